@@ -1,0 +1,101 @@
+"""What models promise, as protocols that nobody has to inherit, and the functions that rest on the promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from masklet.data.images import as_batch
+from masklet.ops.resize import argmax_resized, resize
+from masklet.structures import Classes, SemanticMap
+
+
+class SemanticModel(Protocol):
+    """One class for every pixel.
+
+    `scores` may be coarser than the image. Resizing them bilinearly (with `align_corners`) to the size of the image
+    gives `forward`. A model that pads the image first has `padded_size(height, width)`: its scores cover that size,
+    the image in the top left corner.
+    """
+
+    classes: Classes
+    spec: dict[str, Any]
+    align_corners: bool
+
+    def scores(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k hs ws"]: ...
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]: ...
+    def loss(self, images: Float[Tensor, "b 3 h w"], targets: Int[Tensor, "b h w"]) -> dict[str, Tensor]: ...
+    def predict(self, images: Any) -> SemanticMap | list[SemanticMap]: ...
+
+
+def covered(model: Any, height: int, width: int) -> tuple[int, int]:
+    """The size in pixels of the (padded) image that the scores of `model` cover."""
+    padded = getattr(model, "padded_size", None)
+    return (height, width) if padded is None else padded(height, width)
+
+
+def upsample(model: Any, scores: Float[Tensor, "b k hs ws"], size: tuple[int, int]) -> Float[Tensor, "b k h w"]:
+    """Scores at the resolution of an image of `size` (height, width), padding cropped away."""
+    full = covered(model, *size)
+    if tuple(scores.shape[-2:]) != full:
+        scores = resize(scores, full, align_corners=model.align_corners)
+    return scores[..., : size[0], : size[1]]
+
+
+def predict_semantic(model: Any, images: Any, *, probs: bool = False) -> SemanticMap | list[SemanticMap]:
+    """The class of every pixel of one image (a `SemanticMap`), or of each image in a list or batch (a list of them).
+
+    Images are paths, PIL images, HWC uint8 arrays or CHW tensors. `probs` keeps the softmax as well, K planes of
+    floats at full resolution; without it the full-size scores are never made.
+    """
+    many = isinstance(images, list | tuple) or (isinstance(images, Tensor) and images.ndim == 4)
+    with evaluating(model), torch.inference_mode():
+        maps = [_predict_one(model, image, probs) for image in as_batch(images)]
+    return maps if many else maps[0]
+
+
+def _predict_one(model: Any, image: Float[Tensor, "3 h w"], probs: bool) -> SemanticMap:
+    height, width = image.shape[-2:]
+    scores = model.scores(image[None].to(next(model.parameters()).device))
+    if probs:
+        chances = upsample(model, scores.float(), (height, width))[0].softmax(0)
+        return SemanticMap(narrow(chances.argmax(0), len(model.classes)), model.classes, chances)
+    labels = argmax_resized(scores.float(), covered(model, height, width), align_corners=model.align_corners)
+    return SemanticMap(labels[0, :height, :width].contiguous(), model.classes)
+
+
+def narrow(labels: Int[Tensor, "*shape"], num_classes: int) -> Int[Tensor, "*shape"]:
+    """Labels as bytes where they fit."""
+    return labels.to(torch.uint8) if num_classes <= 256 else labels
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """`model` in eval mode inside the block; afterwards each part is in the mode that it had."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
+def uninitialised() -> Iterator[None]:
+    """Builds models without drawing random weights: a checkpoint overwrites them all. Constants are still set."""
+    with _SkipRandom():
+        yield
+
+
+class _SkipRandom(TorchFunctionMode):
+    RANDOM = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.erfinv_, Tensor.bernoulli_})
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in self.RANDOM else func(*args, **(kwargs or {}))
