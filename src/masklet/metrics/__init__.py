@@ -1,0 +1,1 @@
+"""Scores with update, merge and compute; state is counts, each docstring names the published definition."""
