@@ -1,0 +1,1 @@
+"""Modules that know no task: backbones, heads, context, normalisation, losses."""

@@ -1,0 +1,104 @@
+"""Convolution blocks that every system is made of."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from masklet.parts.norm import BatchNorm2d
+
+Layer = Callable[[int], nn.Module]  # a norm: from a number of channels to a module
+Activation = Callable[[], nn.Module]
+
+ReLU: Activation = partial(nn.ReLU, inplace=True)
+ReLU6: Activation = partial(nn.ReLU6, inplace=True)
+Hardswish: Activation = partial(nn.Hardswish, inplace=True)
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution, then normalisation, then activation; children `conv`, `norm`, `act`, absent where None.
+
+    `padding=None` keeps the size at stride 1. The convolution has a bias where no norm follows it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        padding: int | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        norm: Layer | str | None = "batch",
+        act: Activation | None = ReLU,
+        bias: bool | None = None,
+    ) -> None:
+        padding = dilation * (kernel - 1) // 2 if padding is None else padding
+        bias = norm is None if bias is None else bias
+        parts: OrderedDict[str, nn.Module] = OrderedDict()
+        parts["conv"] = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias)
+        if norm is not None:
+            parts["norm"] = norm_layer(norm)(out_channels)
+        if act is not None:
+            parts["act"] = act()
+        super().__init__(parts)
+
+
+class DepthwiseSeparable(nn.Sequential):
+    """A cheap 3x3 convolution: one filter per channel (`depthwise`), then a 1x1 mix of them (`pointwise`)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        norm: Layer | str | None = "batch",
+        act: Activation | None = ReLU,
+    ) -> None:
+        depthwise = ConvNormAct(
+            in_channels, in_channels, kernel, stride, dilation=dilation, groups=in_channels, norm=norm, act=act
+        )
+        pointwise = ConvNormAct(in_channels, out_channels, 1, norm=norm, act=act)
+        super().__init__(OrderedDict(depthwise=depthwise, pointwise=pointwise))
+
+
+def norm_layer(norm: Layer | str) -> Layer:
+    """The norm called `"batch"` or `"group"` (32 groups, fewer for narrow layers), or your own callable as it is."""
+    if callable(norm):
+        return norm
+    if norm not in NORMS:
+        raise ValueError(f"unknown norm {norm!r}; choose from {', '.join(NORMS)}, None, or pass a callable")
+    return NORMS[norm]
+
+
+def _group_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0), channels)
+
+
+NORMS: dict[str, Layer] = {"batch": BatchNorm2d, "group": _group_norm}
+
+
+def init_kaiming(module: nn.Module) -> nn.Module:
+    """He initialisation of every convolution (fan out, for ReLU), norms to one, biases to zero; returns the module."""
+    for m in module.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(m, nn.BatchNorm2d | nn.GroupNorm) and m.weight is not None:
+            nn.init.ones_(m.weight)
+        if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.GroupNorm) and m.bias is not None:
+            nn.init.zeros_(m.bias)
+    return module
+
+
+def pad_to_at_least(x: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c h2 w2"]:
+    """Zeros on the right and below until both sides reach `size`: some nets have no output for a tiny image."""
+    below, right = (max(0, size - n) for n in x.shape[-2:])
+    return F.pad(x, (0, right, 0, below)) if below or right else x
