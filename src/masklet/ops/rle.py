@@ -1,0 +1,271 @@
+"""Masks as run lengths, compatible with COCO: runs of background, foreground, background, ... down the columns.
+
+The canvas of a mask is hardly ever needed: everything here works on the box of the mask or on the runs themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt32
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class RLE:
+    """One binary mask as run lengths; the first run counts background and may be 0 long."""
+
+    height: int
+    width: int
+    counts: UInt32[np.ndarray, " runs"]
+
+    @cached_property
+    def toggles(self) -> Int[np.ndarray, " n"]:
+        """Column-major positions where foreground begins (even entries) and ends (odd entries)."""
+        toggles = np.cumsum(self.counts, dtype=np.int64)
+        return toggles if len(toggles) % 2 == 0 else toggles[:-1]
+
+    @cached_property
+    def area(self) -> int:
+        """Number of foreground pixels."""
+        return int(self.counts[1::2].sum(dtype=np.int64))
+
+    @cached_property
+    def box(self) -> tuple[int, int, int, int]:
+        """Smallest x0 y0 x1 y1 around the foreground, ends exclusive; zeros where the mask is empty."""
+        starts, ends = self.toggles[::2], self.toggles[1::2]
+        starts, last = starts[ends > starts], ends[ends > starts] - 1
+        if not len(starts):
+            return 0, 0, 0, 0
+        x0, x1 = int(starts[0]) // self.height, int(last[-1]) // self.height + 1
+        if (starts // self.height != last // self.height).any():  # a run goes on in the next column
+            return x0, 0, x1, self.height
+        return x0, int((starts % self.height).min()), x1, int((last % self.height).max()) + 1
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RLE):
+            return NotImplemented
+        same_size = (self.height, self.width) == (other.height, other.width)
+        return same_size and np.array_equal(self.counts, other.counts)
+
+    def __hash__(self) -> int:
+        return hash((self.height, self.width, self.counts.tobytes()))
+
+
+def _from_toggles(toggles: Int[np.ndarray, " n"], height: int, width: int) -> RLE:
+    """Run lengths between sorted positions; two toggles at one position cancel."""
+    size = height * width
+    if (toggles[1:] == toggles[:-1]).any():
+        position, times = np.unique(toggles, return_counts=True)
+        toggles = position[times % 2 == 1]
+    bounds = np.empty(len(toggles) + 2, np.int64)
+    bounds[0], bounds[1:-1], bounds[-1] = 0, toggles, size
+    counts = np.diff(bounds).astype(np.uint32)
+    if len(toggles) and toggles[-1] == size:
+        counts = counts[:-1]
+    counts.flags.writeable = False
+    return RLE(height, width, counts)
+
+
+def _array(mask: Tensor | np.ndarray) -> np.ndarray:
+    array = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    if array.dtype != np.bool_:
+        raise ValueError(f"masks are bool, this one is {array.dtype}; threshold it first")
+    return array
+
+
+def _bounds(lines: Bool[np.ndarray, " n"]) -> tuple[int, int]:
+    first = int(lines.argmax())
+    return (first, len(lines) - int(lines[::-1].argmax())) if lines[first] else (0, 0)
+
+
+def from_crop(crop: Tensor | np.ndarray, x0: int, y0: int, height: int, width: int) -> RLE:
+    """Run lengths of a small mask that sits at (x0, y0) of a height x width image, which is never made."""
+    crop = _array(crop)
+    if crop.ndim != 2:
+        raise ValueError(f"a crop has two axes, this one has shape {crop.shape}")
+    h, w = crop.shape
+    if x0 < 0 or y0 < 0 or x0 + w > width or y0 + h > height:
+        raise ValueError(f"a {h}x{w} crop at x={x0}, y={y0} leaves the {height}x{width} image; clip it first")
+    stride = -(-w // 8) * 8
+    padded = np.zeros((h + 2, stride), np.uint8)
+    padded[1:-1, :w] = crop
+    edges = (padded[1:] ^ padded[:-1]).reshape(-1, 8)
+    words = np.flatnonzero(edges.view(np.uint64))  # eight pixels at a time: edges are rare
+    word, byte = np.nonzero(edges[words])
+    y, x = np.divmod(words[word] * 8 + byte, max(stride, 1))
+    return _from_toggles(np.sort((x + x0) * height + (y + y0)), height, width)
+
+
+def encode(mask: Tensor | np.ndarray) -> RLE:
+    """Run lengths of one bool (h, w) mask."""
+    mask = _array(mask)
+    if mask.ndim != 2:
+        raise ValueError(f"a mask has two axes, this one has shape {mask.shape}; use encode_many for a stack")
+    y0, y1 = _bounds(mask.any(1))
+    x0, x1 = _bounds(mask[y0:y1].any(0))
+    return from_crop(mask[y0:y1, x0:x1], x0, y0, *mask.shape)
+
+
+def encode_many(masks: Tensor | np.ndarray) -> list[RLE]:
+    """Run lengths of every mask in a bool (n, h, w) stack."""
+    masks = _array(masks)
+    if masks.ndim != 3:
+        raise ValueError(f"a stack of masks has three axes, this one has shape {masks.shape}")
+    return [encode(mask) for mask in masks]
+
+
+def crop(rle: RLE) -> tuple[Bool[np.ndarray, "h w"], int, int]:
+    """The mask inside its box, with the corner (x0, y0) where the box begins."""
+    x0, y0, x1, y1 = rle.box
+    w, h, stride = x1 - x0, y1 - y0, -(-(x1 - x0) // 8) * 8
+    edges = np.zeros((h + 1, stride), np.uint8)  # one row more: runs may end below the box
+    x, y = np.divmod(rle.toggles, rle.height)
+    inside = (y >= y0) & (x < x1)  # a run that ends at the bottom ends, as written, at the top of the next column
+    flips = (y[inside] - y0) * stride + (x[inside] - x0)
+    if y0 == 0 and h == rle.height:  # runs may cross columns: those columns begin as foreground
+        before = np.searchsorted(rle.toggles, np.arange(x0, x1) * rle.height)
+        flips = np.concatenate([flips, np.flatnonzero(before % 2)])
+    if len(flips) > 1 and _repeats(rle):
+        flips, times = np.unique(flips, return_counts=True)
+        flips = flips[times % 2 == 1]
+    edges.reshape(-1)[flips] ^= 1
+    np.bitwise_xor.accumulate(edges.view(np.uint64), axis=0, out=edges.view(np.uint64))
+    return edges[:h, :w].view(np.bool_), x0, y0
+
+
+def _repeats(rle: RLE) -> bool:
+    return not rle.counts[1:].all() or rle.box[3] - rle.box[1] == rle.height
+
+
+def decode(rle: RLE) -> Bool[np.ndarray, "h w"]:
+    """The mask at full size."""
+    return decode_many([rle], rle.height, rle.width)[0]
+
+
+def decode_many(rles: Sequence[RLE], height: int, width: int) -> Bool[np.ndarray, "n h w"]:
+    """All masks at full size, one above another."""
+    masks = np.zeros((len(rles), height, width), np.bool_)
+    for mask, rle in zip(masks, rles, strict=True):
+        part, x0, y0 = crop(rle)
+        mask[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]] = part
+    return masks
+
+
+def to_string(rle: RLE) -> str:
+    """COCO's compressed counts: each run as its difference to the run two before, five bits to a character."""
+    delta = rle.counts.astype(np.int64)
+    delta[3:] -= rle.counts[1:-2]
+    place = np.arange(7)
+    rest = delta[:, None] >> (5 * place + 4)
+    length = 1 + ((rest != 0) & (rest != -1)).sum(1, keepdims=True)
+    letters = ((delta[:, None] >> 5 * place) & 31) + 32 * (place < length - 1) + 48
+    return letters[place < length].astype(np.uint8).tobytes().decode("ascii")
+
+
+def from_string(counts: str | bytes, height: int, width: int) -> RLE:
+    """Run lengths from COCO's compressed counts; the exact inverse of `to_string`."""
+    raw = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+    letters = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
+    if not len(letters) or letters.min() < 0 or letters.max() > 63 or letters[-1] & 32:
+        raise ValueError("these are not COCO's compressed RLE counts (a character is missing or not of the alphabet)")
+    ends = np.flatnonzero(letters & 32 == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    length = ends - starts + 1
+    if length.max() > 7:
+        raise ValueError("these are not COCO's compressed RLE counts (a run is longer than 32 bits)")
+    place = np.arange(len(letters)) - np.repeat(starts, length)
+    runs = np.add.reduceat((letters & 31) << 5 * place, starts) - (((letters[ends] & 16) > 0) << 5 * length)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return from_counts(runs, height, width)
+
+
+def from_counts(counts: Iterable[int] | np.ndarray, height: int, width: int) -> RLE:
+    """Run lengths from a plain list of counts, which must fill the image exactly."""
+    runs = np.asarray(counts if isinstance(counts, np.ndarray) else list(counts))
+    if runs.ndim != 1 or (len(runs) and runs.dtype.kind not in "iu"):
+        raise ValueError("RLE counts are a flat list of whole numbers")
+    if len(runs) and runs.min() < 0:
+        raise ValueError(f"RLE counts must not be negative, but one is {runs.min()}")
+    if (total := int(runs.sum())) != height * width:
+        raise ValueError(f"RLE counts add up to {total} pixels, but {height}x{width} has {height * width}")
+    runs = runs.astype(np.uint32)
+    runs.flags.writeable = False
+    return RLE(height, width, runs)
+
+
+def to_coco(rle: RLE) -> dict[str, object]:
+    """The JSON form of COCO: {"size": [height, width], "counts": "..."}."""
+    return {"size": [rle.height, rle.width], "counts": to_string(rle)}
+
+
+def from_coco(segmentation: Mapping[str, object]) -> RLE:
+    """From COCO's JSON form, compressed (text) or not (list of counts)."""
+    try:
+        (height, width), counts = segmentation["size"], segmentation["counts"]  # type: ignore[misc]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError('a COCO RLE is {"size": [height, width], "counts": ...}') from None
+    if isinstance(counts, str | bytes):
+        return from_string(counts, int(height), int(width))
+    return from_counts(counts, int(height), int(width))  # type: ignore[arg-type]
+
+
+def area(rles: Sequence[RLE]) -> Int[np.ndarray, " n"]:
+    """Foreground pixels of every mask."""
+    return np.array([rle.area for rle in rles], np.int64)
+
+
+def boxes(rles: Sequence[RLE]) -> Float[np.ndarray, "n 4"]:
+    """Smallest x0 y0 x1 y1 around every mask, ends exclusive; zeros where a mask is empty."""
+    return np.array([rle.box for rle in rles], np.float64).reshape(-1, 4)
+
+
+def merge(rles: Sequence[RLE], intersect: bool = False) -> RLE:
+    """Union (or intersection) of masks of one size."""
+    if not rles:
+        raise ValueError("nothing to merge: give at least one mask")
+    height, width = _same_size(rles)
+    toggles = np.concatenate([rle.toggles for rle in rles])
+    step = np.concatenate([np.resize(np.array([1, -1]), len(rle.toggles)) for rle in rles])
+    order = np.argsort(toggles, kind="stable")
+    position, last = toggles[order], np.append(np.diff(toggles[order]) > 0, True)[: len(toggles)]
+    depth = np.cumsum(step[order])[last]  # how many masks cover the pixels from here on
+    inside = depth >= (len(rles) if intersect else 1)
+    changed = np.diff(inside, prepend=False) != 0
+    return _from_toggles(position[last][changed], height, width)
+
+
+def iou(a: Sequence[RLE], b: Sequence[RLE], crowd: Sequence[bool] | None = None) -> Float[np.ndarray, "n m"]:
+    """Overlap of every mask in `a` with every mask in `b`; where `crowd` is set for b, intersection over area of a."""
+    table = np.zeros((len(a), len(b)))
+    if not len(a) or not len(b):
+        return table
+    _same_size([*a, *b])
+    area_a, area_b = area(a).astype(float), area(b).astype(float)
+    box_a, box_b = boxes(a), boxes(b)
+    lengths = np.array([len(rle.toggles) for rle in a])
+    for j, other in enumerate(b):
+        touch = ((box_a[:, :2] < box_b[j, 2:]) & (box_b[j, :2] < box_a[:, 2:])).all(1)
+        near = np.flatnonzero(touch & (lengths > 0))
+        if not len(near):
+            continue
+        # covered(p) = foreground pixels of b before position p: a broken line, so one interpolation serves all runs
+        covered = np.repeat(np.append(0, np.cumsum(other.counts[1::2], dtype=np.int64)), 2)[1:]
+        points = np.concatenate([a[i].toggles for i in near])
+        below = np.interp(points, other.toggles, covered[: len(other.toggles)])
+        first = np.concatenate([[0], np.cumsum(lengths[near] // 2)[:-1]])
+        inter = np.add.reduceat(below[1::2] - below[::2], first)
+        union = area_a[near] if crowd is not None and crowd[j] else area_a[near] + area_b[j] - inter
+        table[near, j] = inter / union
+    return table
+
+
+def _same_size(rles: Sequence[RLE]) -> tuple[int, int]:
+    sizes = {(rle.height, rle.width) for rle in rles}
+    if len(sizes) > 1:
+        raise ValueError("masks differ in size: " + ", ".join(f"{h}x{w}" for h, w in sorted(sizes)))
+    return sizes.pop()
