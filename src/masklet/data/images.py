@@ -1,0 +1,227 @@
+"""Pictures and label maps from files, PIL images, arrays and tensors: every convention of the outside ends here.
+
+Inside, a picture is an RGB tensor (3, H, W), uint8 or float32 in [0, 1], and a label map is (H, W). EXIF orientation is
+applied once, when the picture is read. Grey becomes RGB, transparency is laid over white, 16 bits become 8.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Integer, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from masklet.structures.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".jp2", ".gif")
+SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+def natural_key(path: Any) -> tuple[tuple[int, int | str], ...]:
+    """Sort key under which `frame_2` comes before `frame_10`."""
+    parts = re.split(r"(\d+)", str(path))
+    return tuple((0, int(part)) if part.isdecimal() else (1, part.casefold()) for part in parts if part)
+
+
+def list_images(folder: Path, recursive: bool = False) -> list[Path]:
+    """The picture files of a folder in natural order; hidden files are left out."""
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    files = [p for p in found if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir()]
+    return sorted(files, key=natural_key)
+
+
+def open_image(path: Path) -> Image.Image:
+    """An opened and fully decoded PIL image, EXIF not yet applied; every way a file can be broken is one sentence."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not an image", hint="name the files inside it")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist; check the spelling and the folder") from None
+    except PermissionError:
+        raise UserError(f"{path} may not be read", hint="check the file's permissions") from None
+    except UnidentifiedImageError:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty (0 bytes)", hint="copy the file again") from None
+        raise UserError(
+            f"{path} is not an image that can be read", hint="convert it to PNG or JPEG, or remove it"
+        ) from None
+    except Image.DecompressionBombError:
+        raise UserError(
+            f"{path} has more pixels than Pillow's safety limit",
+            hint="raise PIL.Image.MAX_IMAGE_PIXELS if you trust it",
+        ) from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise UserError(
+            f"{path} is damaged or cut short ({error})", hint="copy the file again, or remove it"
+        ) from error
+
+
+def read_image(source: Any) -> UInt8[Tensor, "3 h w"]:
+    """One picture as RGB bytes, from a path, PIL image, array (H, W[, 1|3|4]) or tensor ([1|3|4,] H, W).
+
+    Floating point values must lie in [0, 1]. EXIF orientation is applied to files and PIL images.
+    """
+    if isinstance(source, str | Path):
+        source = open_image(Path(source))
+    if isinstance(source, Image.Image):
+        source = _pixels(upright(source))
+    shape = tuple(getattr(source, "shape", ()))
+    if isinstance(source, np.ndarray):
+        if source.ndim not in (2, 3):
+            raise UserError(f"image array has shape {shape}", hint="pass one image as (height, width, channels)")
+        source = torch.from_numpy(_native(source))
+        source = source if source.ndim == 2 else source.permute(2, 0, 1)
+        layout = "(height, width, channels) with 1, 3 or 4 channels"
+    elif isinstance(source, Tensor):
+        layout = "(channels, height, width) with 1, 3 or 4 channels"
+    else:
+        raise TypeError(
+            f"cannot read an image from {type(source).__name__}; pass a path, a PIL image, an array or a tensor"
+        )
+    if source.ndim == 2:
+        source = source[None]
+    if source.ndim != 3 or len(source) not in (1, 3, 4):
+        raise UserError(f"image has shape {shape}", hint=f"expected (height, width) or {layout}")
+    return _rgb(source)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; an unreadable EXIF block says nothing."""
+    return image if orientation(image) == 1 else ImageOps.exif_transpose(image)
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8; 1 where there is none."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except (OSError, SyntaxError, ValueError, KeyError, struct.error):
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def read_labels(path: str | Path) -> Integer[Tensor, "h w"]:
+    """The values of a label file as they are on disk: uint8 for 8-bit files, int64 for 16-bit and wider ones.
+
+    Palette images give their indices. Colour files pass only where all channels agree, for then they are grey.
+    """
+    return torch.from_numpy(label_values(open_image(Path(path)), path))
+
+
+def label_values(image: Image.Image, path: str | Path) -> np.ndarray:
+    """Whole numbers (H, W) of an opened label image: uint8, or int64 where the file holds more than 8 bits."""
+    image = upright(image)
+    if image.mode == "1":
+        return np.array(image, np.uint8)  # 0 and 1
+    if image.mode in ("L", "P"):
+        return np.array(image)
+    if image.mode in SIXTEEN_BIT or image.mode == "I":
+        return np.array(image).astype(np.int64)
+    if image.mode in ("RGB", "RGBA", "LA"):
+        channels = np.array(image)
+        grey = channels[..., 0]
+        if all(np.array_equal(grey, channels[..., c]) for c in range(1, 3 if image.mode != "LA" else 1)):
+            return np.ascontiguousarray(grey)
+        raise UserError(
+            f"{path} is a colour picture ({image.mode}), not a map of class numbers",
+            hint="give the classes' colours in classes.json, or save one channel of class numbers",
+        )
+    raise UserError(
+        f"{path} has pixels of mode {image.mode}, not class numbers", hint="save it as an 8-bit or 16-bit PNG"
+    )
+
+
+def to_float(image: Tensor) -> Float[Tensor, "*b 3 h w"]:
+    """float32 in [0, 1] from bytes; floating point pictures pass."""
+    return image.float().div_(255) if image.dtype == torch.uint8 else image.float()
+
+
+def as_batch(images: Any) -> list[Float[Tensor, "3 h w"]]:
+    """What a model is fed, from anything: one picture or many, as a list of float32 RGB tensors in [0, 1].
+
+    A tensor (B, 3, H, W) or an array (B, H, W, C) counts as B pictures.
+    """
+    if isinstance(images, Tensor | np.ndarray) and images.ndim == 4:
+        images = list(images)
+    if not isinstance(images, Sequence) or isinstance(images, str):
+        images = [images]
+    return [_as_float(image) for image in images]
+
+
+def _as_float(image: Any) -> Tensor:
+    if isinstance(image, Tensor) and image.is_floating_point() and image.ndim == 3 and len(image) == 3:
+        _check_range(image)
+        return image.float()  # 8 bits would lose what a float picture knows, and its gradient
+    return to_float(read_image(image))
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """Any PIL mode as an array of uint8 or uint16, grey or RGB or RGBA."""
+    if image.mode in SIXTEEN_BIT:
+        return np.array(image).astype(np.uint16)
+    if image.mode == "I":  # 32-bit container; Pillow also opens 16-bit PNG here
+        values = np.array(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise UserError(
+                f"image has 32-bit values from {values.min()} to {values.max()}", hint="save it with 8 or 16 bits"
+            )
+        return values.astype(np.uint16)
+    if image.mode == "F":
+        return np.array(image)
+    if image.mode in ("RGB", "RGBA", "L"):
+        if "transparency" in image.info:
+            return np.array(image.convert("RGBA"))
+        return np.array(image)
+    transparent = image.mode in ("LA", "La", "PA", "RGBa") or "transparency" in image.info
+    return np.array(image.convert("RGBA" if transparent else "RGB"))
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The same values in an order and type that torch accepts."""
+    if array.dtype.hasobject or array.dtype.kind not in "buif":
+        raise UserError(f"image array holds {array.dtype}", hint="pass uint8, uint16 or float in [0, 1]")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return np.ascontiguousarray(array) if array.flags.writeable else array.copy()
+
+
+def _check_range(image: Tensor) -> None:
+    if image.numel() == 0:
+        raise UserError(f"image is empty: its shape is {tuple(image.shape)}", hint="pass at least one pixel")
+    low, high = (v.item() for v in torch.aminmax(image.detach()))
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # also refuses NaN
+        raise UserError(
+            f"floating point image has values from {low:.4g} to {high:.4g}", hint="scale it to [0, 1] or pass uint8"
+        )
+
+
+def _rgb(image: Tensor) -> Tensor:
+    """uint8 (3, H, W) from grey, RGB or RGBA of any sensible type."""
+    if image.numel() == 0:
+        raise UserError(f"image is empty: its shape is {tuple(image.shape)}", hint="pass at least one pixel")
+    if image.dtype == torch.bool:
+        image = image.to(torch.uint8) * 255
+    elif image.is_floating_point():
+        _check_range(image)
+        image = (image.float() * 255).round().clamp(0, 255).to(torch.uint8)
+    elif image.dtype == torch.uint16:
+        image = ((image.to(torch.int32) + 128) // 257).to(torch.uint8)
+    elif image.dtype != torch.uint8:
+        low, high = (int(v) for v in torch.aminmax(image))
+        if low < 0 or high > 255:
+            raise UserError(
+                f"{image.dtype} image has values from {low} to {high}", hint="pass uint8, uint16 or float in [0, 1]"
+            )
+        image = image.to(torch.uint8)
+    if len(image) == 4:
+        color, alpha = image[:3].to(torch.int32), image[3:].to(torch.int32)
+        image = ((color * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)
+    return image.expand(3, -1, -1).contiguous()
