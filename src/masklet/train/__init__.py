@@ -1,0 +1,1 @@
+"""One visible loop and what it needs: optimizer, schedule, averaging, checkpoints, logs, processes."""
