@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -106,10 +107,14 @@ NORMS: dict[str, Layer] = {"batch": BatchNorm2d, "group": _group_norm}
 
 
 def init_kaiming(module: nn.Module) -> nn.Module:
-    """He initialisation of every convolution (fan out, for ReLU), norms to one, biases to zero; returns the module."""
+    """He initialisation of every convolution (fan out, for ReLU), norms to one, biases to zero; returns the module.
+
+    The fan counts one group: torch's own counts all, which starts depthwise filters close to zero.
+    """
     for m in module.modules():
         if isinstance(m, nn.Conv2d):
-            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+            fan_out = m.out_channels // m.groups * math.prod(m.kernel_size)
+            nn.init.normal_(m.weight, std=math.sqrt(2 / fan_out))
         elif isinstance(m, nn.BatchNorm2d | nn.GroupNorm) and m.weight is not None:
             nn.init.ones_(m.weight)
         if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.GroupNorm) and m.bias is not None:
