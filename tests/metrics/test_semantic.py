@@ -203,17 +203,17 @@ def test_permutation_and_merge_change_nothing(case, random, mode, cut):
         (
             lambda: score(torch.full((2, 2), 2), torch.zeros(2, 2).long()),
             ValueError,
-            "prediction holds label 2 but there are 2 classes (0..1)",
+            "the prediction contains the label 2; labels are 0..1",
         ),
         (
             lambda: score(torch.full((2, 2), -1), torch.zeros(2, 2).long()),
             ValueError,
-            "prediction holds label -1 but there are 2 classes (0..1)",
+            "the prediction contains the label -1; labels are 0..1",
         ),
         (
             lambda: score(torch.zeros(2, 2).long(), torch.full((2, 2), 9)),
             ValueError,
-            "truth holds label 9 but there are 2 classes (0..1) and 255 is ignored",
+            "truth contains the label 9; labels are 0..1, and 255 to ignore",
         ),
         (
             lambda: score(torch.zeros(2, 2), torch.zeros(2, 2).long()),

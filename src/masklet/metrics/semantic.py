@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from masklet.ops.masks import confusion
-from masklet.structures import Classes
+from masklet.structures import Classes, UserError
 
 __all__ = ["SemanticScore"]
 
@@ -51,12 +51,12 @@ class SemanticScore:
 
     def __post_init__(self) -> None:
         if self.mode not in ("dataset", "image"):
-            raise ValueError(f"mode is {self.mode!r}; choose 'dataset' or 'image'")
+            raise UserError(f"mode is {self.mode!r}", hint="choose 'dataset' or 'image'")
         if self.absent not in ("skip", "zero"):
-            raise ValueError(f"absent is {self.absent!r}; choose 'skip' or 'zero'")
+            raise UserError(f"absent is {self.absent!r}", hint="choose 'skip' or 'zero'")
         count = self.classes if isinstance(self.classes, int) else len(self.classes)
         if count < 1:
-            raise ValueError(f"a score needs at least one class, got {count}")
+            raise UserError(f"a score needs at least one class, got {count}")
         self.table = torch.zeros(count, count, dtype=torch.int64)
         self._sums = torch.zeros(len(_MEANS) + 3 * count, dtype=torch.float64)
         self._counts = torch.zeros(len(_MEANS) + 3 * count, dtype=torch.int64)
@@ -76,8 +76,9 @@ class SemanticScore:
         """Adds one pair of (H, W) label maps, or (B, H, W) with one pair per image."""
         pred, truth = _labels(pred, "prediction"), _labels(truth, "truth")
         if pred.shape != truth.shape:
-            raise ValueError(
-                f"prediction is {_size(pred)} but truth is {_size(truth)}; resize the prediction to the truth (nearest)"
+            raise UserError(
+                f"prediction is {_size(pred)} but truth is {_size(truth)}",
+                hint="resize the prediction to the truth (nearest)",
             )
         for one_pred, one_truth in zip(pred, truth, strict=True):
             table = self._count(one_pred, one_truth)
@@ -95,7 +96,7 @@ class SemanticScore:
             (other.names, other.ignore, other.mode, other.absent),
         )
         if mine != theirs:
-            raise ValueError(f"cannot merge scores of different settings: {mine} and {theirs}")
+            raise UserError(f"cannot merge scores of different settings: {mine} and {theirs}")
         self.table += other.table
         self.images += other.images
         self._sums += other._sums
@@ -109,15 +110,8 @@ class SemanticScore:
         return {k: v for k, v in zip(keys, scores.tolist(), strict=True) if k.partition("/")[2] not in left_out}
 
     def _count(self, pred: Tensor, truth: Tensor) -> Tensor:
-        k = len(self.table)
-        if (wrong := _outside(pred, k)) is not None:
-            raise ValueError(f"prediction holds label {wrong} but there are {k} classes (0..{k - 1})")
-        if (wrong := _outside(truth.masked_fill(truth == self.ignore, 0), k)) is not None:
-            raise ValueError(
-                f"truth holds label {wrong} but there are {k} classes (0..{k - 1}) and {self.ignore} is ignored"
-            )
-        table = confusion(truth, pred, k, ignore=self.ignore).cpu()
-        for i in set(range(k)) - set(self.scored):
+        table = confusion(truth, pred, len(self.table), ignore=self.ignore).cpu()
+        for i in set(range(len(table))) - set(self.scored):
             table[i] = 0
         return table
 
@@ -154,17 +148,9 @@ def _labels(labels: Tensor | np.ndarray, role: str) -> Tensor:
             f"{role} holds {str(labels.dtype).removeprefix('torch.')}, not labels; take the argmax over classes first"
         )
     if labels.ndim not in (2, 3):
-        raise ValueError(f"{role} has shape {tuple(labels.shape)}; expected (H, W) or (B, H, W)")
+        raise UserError(f"{role} has shape {tuple(labels.shape)}", hint="expected (H, W) or (B, H, W)")
     labels = labels.to(torch.uint8) if labels.dtype == torch.bool else labels
     return labels[None] if labels.ndim == 2 else labels
-
-
-def _outside(labels: Tensor, count: int) -> int | None:
-    """A label that is not in 0..count-1, if there is one."""
-    if not labels.numel():
-        return None
-    low, high = (int(v) for v in labels.aminmax())
-    return low if low < 0 else high if high >= count else None
 
 
 def _size(labels: Tensor) -> str:
