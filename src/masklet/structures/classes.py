@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import torch
 from jaxtyping import Integer
 from torch import Tensor
 
@@ -111,6 +112,8 @@ class Classes:
         """Refuse labels that are neither a class nor `ignore`."""
         n = len(self)
         if not labels.numel() or (int(labels.max()) < n and int(labels.min()) >= 0):
+            return
+        if labels.dtype == torch.uint8 and self.ignore == 255 and int((labels + 1).max()) <= n:  # 255 + 1 wraps to 0
             return
         bad = labels[((labels >= n) | (labels < 0)) & (labels != self.ignore)]
         if bad.numel():
