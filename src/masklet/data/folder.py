@@ -7,9 +7,9 @@ folders, `train.txt` and `val.txt` may list the file names; without those, every
 
 `classes.txt` has one name a line, for values 0, 1, 2, ...; a line `90: dog` gives the value too. `classes.json` is a
 list of names, or `{"0": "ground", "7": "dog"}`, or
-`{"classes": [{"name": "dog", "id": 7, "color": [255, 0, 0], "thing": true}], "ignore": 255}`; with colours, masks may be
-colour pictures. Without either file, the values found in the masks become `class 0..n`; a set that knows only 0 and 255
-is `background` and `foreground`.
+`{"classes": [{"name": "dog", "id": 7, "color": [255, 0, 0], "thing": true}], "ignore": 255}`; with colours, masks may
+be colour pictures. Without either file, the values found in the masks become `class 0..n`; a set that knows only 0 and
+255 is `background` and `foreground`.
 """
 
 from __future__ import annotations

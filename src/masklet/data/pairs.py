@@ -146,7 +146,7 @@ def _fits(values: np.ndarray) -> bool:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of one split as they were found: (key, path) of each image and label file; equal keys belong together."""
+    """The files of one split as found: (key, path) of each image and label file; equal keys belong together."""
 
     name: str
     split: str

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from masklet.data.ade20k import list_ade20k
 from masklet.data.camvid import list_camvid
@@ -21,6 +21,7 @@ from masklet.structures import Classes, Sample
 from masklet.structures.errors import UserError
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """Numbered samples with one set of classes; the order is the natural order of the file names."""
 

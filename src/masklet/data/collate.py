@@ -1,0 +1,35 @@
+"""From samples to the tensors of one training step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from masklet.data.images import to_float
+from masklet.structures import Sample
+from masklet.structures.errors import UserError
+
+
+def collate_semantic(
+    samples: Sequence[Sample], ignore: int = 255
+) -> tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, "b h w"]]:
+    """Pictures as float32 in [0, 1] and label maps as int64.
+
+    Samples of different sizes are filled up at the right and below: with black, and with `ignore`.
+    """
+    if not samples:
+        raise UserError("a batch without samples", hint="check the length of the data set")
+    if unlabeled := [s.name for s in samples if s.semantic is None]:
+        raise UserError(f"sample {unlabeled[0]!r} has no label map", hint="train on a data set with masks")
+    height, width = (max(s.size[axis] for s in samples) for axis in (0, 1))
+    images = torch.zeros(len(samples), 3, height, width, dtype=samples[0].image.dtype)
+    targets = torch.full((len(samples), height, width), ignore, dtype=torch.int64)
+    for image, target, sample in zip(images, targets, samples, strict=True):
+        h, w = sample.size
+        image[:, :h, :w] = sample.image if sample.image.dtype == images.dtype else to_float(sample.image)
+        if sample.semantic is not None:
+            target[:h, :w] = sample.semantic
+    return to_float(images), targets
