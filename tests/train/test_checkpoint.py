@@ -49,12 +49,10 @@ def test_broken_files(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_notes(path)
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match="is damaged .*; delete it to train from the start"):
+    with pytest.raises(ValueError, match=r"is damaged .*; delete it to train from the start"):
         read_notes(path)
     save_file({"a": torch.ones(1)}, path)
-    with pytest.raises(
-        ValueError, match=r"is not the state of a training; resume from the file called last.safetensors"
-    ):
+    with pytest.raises(ValueError, match=r"is not the state of a training; resume from the file called last"):
         load_last(path, t.model, t.optimizer)
 
 

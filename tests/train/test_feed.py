@@ -59,6 +59,5 @@ def test_threads_are_left_as_they_were():
     ],
 )
 def test_bad_sizes(options, message):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=f"^{message}$"):
         Feed(**{"samples": Squares(), "collate": collate_semantic, **options})
-    assert str(error.value) == message

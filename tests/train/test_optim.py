@@ -37,9 +37,7 @@ def test_factor_zero_freezes():
 
 
 def test_mistakes():
-    with pytest.raises(
-        ValueError, match=r"no parameter matches the lr factor 'bakbone'; names look like backbone.weight"
-    ):
+    with pytest.raises(ValueError, match="no parameter matches the lr factor 'bakbone'; names look like backbone"):
         parameter_groups(Net(), 1.0, 0.0, {"bakbone": 0.1})
     with pytest.raises(ValueError, match="no parameter is left to train"):
         parameter_groups(Net(), 1.0, 0.0, {".*": 0.0})

@@ -1,6 +1,6 @@
 """A training small enough for tests: coloured squares, a net with batch norm and dropout. Also a program:
 
-python toy.py OUT --epochs 5 --kill-at 10    trains into OUT, killing itself (SIGKILL) after that step; run again to resume.
+python toy.py OUT --epochs 5 --kill-at 10    trains into OUT and kills itself (SIGKILL) after that step; again: resumes
 """
 
 from __future__ import annotations

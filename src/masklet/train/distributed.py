@@ -14,6 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from masklet.structures.errors import UserError
 
+CPU = torch.device("cpu")
+
 
 def pick_device(name: str = "auto") -> torch.device:
     """`auto` is the accelerator where there is one (this process's own under torchrun), else the CPU."""
@@ -24,7 +26,7 @@ def pick_device(name: str = "auto") -> torch.device:
             raise UserError(f"unknown device {name!r}", hint='use "auto" or "cpu"') from e
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is None:
-        return torch.device("cpu")
+        return CPU
     return torch.device(accelerator.type, int(os.environ.get("LOCAL_RANK", "0")))
 
 
@@ -34,7 +36,7 @@ class Team:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @property
     def leads(self) -> bool:

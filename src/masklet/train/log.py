@@ -25,7 +25,7 @@ def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 class StepLog:
-    """One CSV row per optimizer step, flushed at once. Rows after `step` are dropped: a resumed run writes them anew."""
+    """One CSV row per optimizer step, flushed at once; rows after `step` are dropped, for a resumed run writes them."""
 
     def __init__(self, path: Path, step: int = 0):
         self.columns: list[str] = []

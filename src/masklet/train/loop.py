@@ -74,7 +74,8 @@ def one_pass(
                     hint="check these files, lower the learning rate, or clip the gradients",
                 )
             (total / len(batches)).backward()
-            for name, loss in losses.items():
+            named = {"loss": total} | ({f"loss/{k}": v for k, v in losses.items()} if len(losses) > 1 else {})
+            for name, loss in named.items():
                 record[name] = record.get(name, 0.0) + loss.item() / len(batches)
         record["grad_norm"] = nn.utils.clip_grad_norm_(parameters, clip or math.inf).item()
         set_lr(t.optimizer, t.schedule(done.step))

@@ -1,0 +1,162 @@
+"""The trainings behind the bundled checkpoints: `python -m masklet.recipes.bundled street --data-root DIR --out DIR`.
+
+What they share is written once in `BASE`; a recipe says only how it differs. Running one again continues it, and when
+it is finished exports `NAME.safetensors` in half precision, with a model card beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+
+from masklet.data.sources import open_source
+from masklet.models import unknown
+from masklet.recipes.semantic import Result, SemanticRecipe, run, validation
+from masklet.weights import load, read_note, save_checkpoint
+from masklet.weights.catalog import BUNDLED
+
+BASE = SemanticRecipe(
+    data="",
+    model="unet",
+    options={"backbone": "efficientnet_lite0", "weights": "imagenet"},  # the only ImageNet weights that pip can install
+    batch=8,
+    lr=1e-3,
+    lr_factors={r"encoder\.": 0.3},  # pretrained layers move more slowly, as in PSPNet (x10 on new layers)
+    weight_decay=1e-2,
+    ema=0.998,
+)
+RECIPES: Mapping[str, SemanticRecipe] = MappingProxyType(
+    {
+        "street": replace(BASE, data="camvid:camvid", epochs=80, crop=(352, 352), loss="cross_entropy"),
+        "flood": replace(BASE, data="flood:flood_area", epochs=60, crop=(384, 384), scale=(0.5, 1.5)),
+        "pets": replace(BASE, data="pets:pets", epochs=50, crop=(352, 352), scale=(0.5, 1.5), monitor="iou/pet"),
+    }
+)
+SOURCES: Mapping[str, str] = MappingProxyType(
+    {
+        "street": "CamVid (Brostow et al. 2008), 367 training and 101 validation images at 480x360 as distributed with "
+        "the SegNet tutorial; research use",
+        "flood": "Flood Area Segmentation (Kaggle, faizalkarim), 216 of the 290 pairs, CC0; a file whose number is a "
+        "multiple of five is validation",
+        "pets": "Oxford-IIIT Pets (Parkhi et al. 2012), a sample of three breeds, 180 training and 40 validation "
+        "images; CC BY-SA 4.0",
+    }
+)
+
+
+def train(name: str, data_root: Path, out: Path, words: Sequence[str] = (), progress: bool = True) -> Result:
+    """Trains (or continues) bundled model `name` in `out`; `words` are `key=value` changes to its recipe."""
+    if name not in RECIPES:
+        raise unknown("bundled model", name, RECIPES)
+    kind, _, folder = RECIPES[name].data.partition(":")
+    recipe = replace(RECIPES[name], data=f"{kind}:{data_root / folder}").override(words)
+    return run(recipe, out, resume=(out / "last.safetensors").exists(), progress=progress)
+
+
+def export(name: str, result: Result, command: str) -> tuple[Path, Path]:
+    """Writes the best weights in half precision, scored again as a user will load them, and their model card."""
+    note = read_note(result.best) or {}
+    recipe = SemanticRecipe.from_dict(note["recipe"])
+    path, card = result.out / f"{name}.safetensors", result.out / f"{name}.md"
+    extra = {"recipe": note["recipe"] | {"data": RECIPES[name].data, "val_data": None}, "epoch": note["epoch"]}
+    save_checkpoint(path, load(result.best), extra, half=True)
+    data = open_source(recipe.val_data or recipe.data, split=recipe.val_split)
+    scores = validation(load(path), data).compute()
+    save_checkpoint(path, load(result.best), {**extra, "scores": scores}, half=True)
+    card.write_text(model_card(name, recipe, result, scores, command, path.stat().st_size))
+    return path, card
+
+
+def model_card(
+    name: str, recipe: SemanticRecipe, result: Result, scores: Mapping[str, float], command: str, size: int
+) -> str:
+    """What a user needs to know about a checkpoint, in markdown."""
+    default = SemanticRecipe(data="")
+    changed = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in ("data", "val_data")}
+    changed = {k: v for k, v in changed.items() if v != getattr(default, k)}
+    main = {k: v for k, v in scores.items() if "/" not in k}
+    each = {k.removeprefix("iou/"): v for k, v in scores.items() if k.startswith("iou/")}
+    last = result.history[-5:]
+    trend = ", ".join(f"{r[recipe.monitor]:.4f}" for r in last if recipe.monitor in r)
+    return "\n".join(
+        [
+            f"# {name}",
+            "",
+            f"`masklet.load({name!r})`: {recipe.model} {dict(recipe.options)}, {size / 1e6:.1f} MB in half precision.",
+            "",
+            f"- Data: {SOURCES[name]}",
+            f"- Trained with `{command}`, seed {recipe.seed}, {result.epochs} of {recipe.epochs} epochs in "
+            f"{timedelta(seconds=round(result.seconds))}",
+            f"- Hardware: {hardware()}",
+            f"- Best epoch {int(result.scores.get('epoch', result.epochs))} by {recipe.monitor}; "
+            f"the last validations gave {trend}",
+            "- Scores: this file in float32, whole images, no test-time augmentation; dataset mode",
+            "",
+            "| " + " | ".join(main) + " |",
+            "|" + "--:|" * len(main),
+            "| " + " | ".join(f"{v:.4f}" for v in main.values()) + " |",
+            "",
+            "| class | IoU |",
+            "|---|--:|",
+            *(f"| {k} | {v:.4f} |" for k, v in each.items()),
+            "",
+            "Recipe, where it differs from the defaults of `SemanticRecipe`:",
+            "",
+            *(f"- {k}: {v}" for k, v in changed.items()),
+            "",
+        ]
+    )
+
+
+def hardware() -> str:
+    """The machine, in words."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in _cpu_info() if line.startswith("model name")), platform.processor()
+    )
+    extra = "" if accelerator is None else f" and {accelerator.type}"
+    return f"{torch.get_num_threads()} threads of {cpu or platform.machine()} ({os.cpu_count()} cores){extra}"
+
+
+def _cpu_info() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser("python -m masklet.recipes.bundled", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("name", choices=tuple(RECIPES))
+    parser.add_argument("--data-root", type=Path, required=True, help="folder that holds camvid, flood_area and pets")
+    parser.add_argument("--out", type=Path, required=True, help="folder of this training; run again to continue it")
+    parser.add_argument("--install", action="store_true", help="copy the result into masklet's own bundled weights")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="changes to the recipe, e.g. epochs=10")
+    given = parser.parse_args(words)
+    try:
+        result = train(given.name, given.data_root, given.out, given.changes)
+        if not result.finished:
+            print(f"stopped after {result.epochs} epochs; run the same command to go on", file=sys.stderr)
+            return 0
+        command = " ".join(["python -m masklet.recipes.bundled", given.name, *given.changes])
+        files = export(given.name, result, command)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if given.install:
+        for file in files:
+            (BUNDLED / file.name).write_bytes(file.read_bytes())
+    print("\n".join(map(str, files)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
