@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -54,7 +55,8 @@ def predict_semantic(model: Any, images: Any, *, probs: bool = False) -> Semanti
     Images are paths, PIL images, HWC uint8 arrays or CHW tensors. `probs` keeps the softmax as well, K planes of
     floats at full resolution; without it the full-size scores are never made.
     """
-    many = isinstance(images, list | tuple) or (isinstance(images, Tensor) and images.ndim == 4)
+    several = isinstance(images, Tensor | np.ndarray) and images.ndim == 4
+    many = several or (isinstance(images, Sequence) and not isinstance(images, str))
     with evaluating(model), torch.inference_mode():
         maps = [_predict_one(model, image, probs) for image in as_batch(images)]
     return maps if many else maps[0]
@@ -95,6 +97,8 @@ def uninitialised() -> Iterator[None]:
 
 
 class _SkipRandom(TorchFunctionMode):
+    """Turns the random in-place functions into no-ops."""
+
     RANDOM = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.erfinv_, Tensor.bernoulli_})
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,0 +1,182 @@
+"""A checkpoint of any known origin becomes a model with tensors in it, strictly, or one sentence that says why not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor, nn
+
+from masklet.models import MODELS, build, unknown
+from masklet.models.base import uninitialised
+from masklet.structures import Classes
+from masklet.structures.errors import UserError
+from masklet.weights import files, from_openmmlab, from_pytorch_fcn, from_semseg, from_torchvision, remap
+from masklet.weights.catalog import CATALOG, Entry
+from masklet.weights.files import read_note, read_tensors, save_checkpoint
+from masklet.weights.remap import IDENTITY, Layout, Origin, Report, Rule
+
+__all__ = [
+    "CATALOG",
+    "ORIGINS",
+    "Entry",
+    "Layout",
+    "Origin",
+    "Report",
+    "Rule",
+    "fill",
+    "load",
+    "read_note",
+    "read_tensors",
+    "save_checkpoint",
+]
+
+ORIGINS: Mapping[str, Origin] = MappingProxyType(
+    {
+        origin.name: origin
+        for origin in (from_pytorch_fcn.ORIGIN, from_semseg.ORIGIN, from_openmmlab.ORIGIN, from_torchvision.ORIGIN)
+    }
+)
+OURS = "masklet"  # the origin whose names need no rules
+Weights = str | os.PathLike[str] | Mapping[str, Tensor]
+
+
+def load(
+    name: str | os.PathLike[str],
+    weights: Weights | None = None,
+    *,
+    origin: str | None = None,
+    fresh: str | None = None,
+    **options: Any,
+) -> nn.Module:
+    """A model with trained weights in it, in eval mode.
+
+    `name` is a catalog name, the path of a masklet checkpoint, or a system's name together with `weights`: a file of
+    ours or of another code base, whose origin is recognised from its keys (`origin` overrides). `options` go to
+    `build` and win over what the file says. `fresh`, a regular expression, names tensors that may stay untrained.
+    """
+    if weights is None:
+        weights, name = _named(name), ""
+    if isinstance(weights, Mapping):
+        said, note, tensors = "the state dict", None, files.unwrap(weights, "the state dict")
+    else:
+        said, note, tensors = Path(weights).name, read_note(weights), read_tensors(weights)
+    model_name = str(name) or _model_in(note, said, tensors)
+    if model_name not in MODELS:
+        raise unknown("model", model_name, MODELS)
+    if note is None:
+        model, rules = _foreign(model_name, tensors, origin, fresh, said, options)
+    else:
+        model, rules = _own(model_name, note, fresh, said, options), IDENTITY
+    remap.fill(model, tensors, rules, fresh, said, model_name)
+    return model.eval()
+
+
+def fill(model: nn.Module, weights: Weights, *, origin: str | None = None, fresh: str | None = None) -> Report:
+    """Puts weights into a model that exists, a backbone for instance, as strictly as `load`."""
+    said = "the state dict" if isinstance(weights, Mapping) else Path(weights).name
+    tensors = files.unwrap(weights, said) if isinstance(weights, Mapping) else read_tensors(weights)
+    spec: Any = getattr(model, "spec", {"model": "backbone"})
+    rules = IDENTITY
+    if set(tensors) != set(model.state_dict()) and (found := recognise(tensors, spec["model"], origin)):
+        rules = found[1].rules
+    return remap.fill(model, tensors, rules, fresh, said)
+
+
+def recognise(
+    keys: Mapping[str, Tensor], model: str | None = None, origin: str | None = None
+) -> tuple[str, Layout] | None:
+    """The origin and the layout that these keys belong to; of several the one that fits `model`."""
+    if origin is not None and origin not in (*ORIGINS, OURS):
+        raise unknown("origin", origin, (*ORIGINS, OURS))
+    asked = ORIGINS if origin is None else {name: ORIGINS[name] for name in ORIGINS if name == origin}
+    found = [(name, layout) for name in asked if (layout := ORIGINS[name].find(keys, model))]
+    return next((pair for pair in found if model in pair[1].models), found[0] if found else None)
+
+
+def _named(name: str | os.PathLike[str]) -> Path:
+    """The file of a catalog name or path."""
+    if str(name) in CATALOG:
+        path = CATALOG[str(name)].path
+        if not path.exists():
+            raise UserError(f"the weights of {name!r} are not in this copy of masklet", hint="run: make train-bundled")
+        return path
+    path = Path(name).expanduser()
+    if path.suffix in files.SUFFIXES or path.exists() or len(path.parts) > 1:
+        return files.existing(path)
+    if str(name) in MODELS:
+        raise UserError(
+            f"{name} comes without weights", hint=f"give a file, load({str(name)!r}, weights=...), or start with build"
+        )
+    raise unknown("weights", str(name), CATALOG, "bundled")
+
+
+def _model_in(note: Mapping[str, Any] | None, said: str, tensors: Mapping[str, Tensor]) -> str:
+    """The system that a file without a name beside it is for."""
+    if note is not None:
+        return note["model"]
+    found = recognise(tensors)
+    guess = repr(found[1].models[0]) if found else "'unet'"
+    raise UserError(
+        f"{said} does not say which model it is for", hint=f"name it, for instance load({guess}, weights=...)"
+    )
+
+
+def _own(name: str, note: Mapping[str, Any], fresh: str | None, said: str, options: dict[str, Any]) -> nn.Module:
+    if note["model"] != name:
+        raise UserError(f"{said} holds a {note['model']}, not a {name}", hint=f"load({note['model']!r}, weights=...)")
+    choices = {**note["options"], **options}
+    if "classes" in options:
+        choices["num_classes"] = options.get("num_classes", len(options["classes"]))
+    elif choices.get("num_classes") == note["options"].get("num_classes") and "classes" in note:
+        choices["classes"] = Classes.from_dict(note["classes"])
+    _same_count(choices, note["options"], fresh, said)
+    return _made(name, choices, fresh)
+
+
+def _foreign(
+    name: str, tensors: Mapping[str, Tensor], origin: str | None, fresh: str | None, said: str, options: dict[str, Any]
+) -> tuple[nn.Module, tuple[Rule, ...]]:
+    found = recognise(tensors, name, origin)
+    if found is None and origin not in (None, OURS):
+        raise UserError(f"{said} is not of origin {origin!r}: its keys begin {next(iter(tensors))!r}")
+    if found is None:
+        return _made(name, options, fresh), IDENTITY
+    whose, layout = found
+    if name not in layout.models and (origin is not None or not _fits(name, tensors, options)):
+        fits = " or ".join(layout.models)
+        raise UserError(f"{said} holds weights of {whose} for {fits}, not for {name}", hint="name the model it is for")
+    if name not in layout.models:
+        return _made(name, options, fresh), IDENTITY
+    implied = layout.options(tensors)
+    choices = {**implied, **options}
+    if "classes" in options:
+        choices["num_classes"] = options.get("num_classes", len(options["classes"]))
+    _same_count(choices, implied, fresh, said)
+    model = _made(name, choices, fresh)
+    return model, IDENTITY if set(tensors) == set(model.state_dict()) else layout.rules
+
+
+def _fits(name: str, tensors: Mapping[str, Tensor], options: dict[str, Any]) -> bool:
+    """Whether the names are already those of our model, as in a state dict saved by hand."""
+    with uninitialised():
+        return set(tensors) == set(build(name, **options).state_dict())
+
+
+def _made(name: str, choices: dict[str, Any], fresh: str | None) -> nn.Module:
+    if fresh is not None:
+        return build(name, **choices)
+    with uninitialised():
+        return build(name, **choices)
+
+
+def _same_count(choices: Mapping[str, Any], stored: Mapping[str, Any], fresh: str | None, said: str) -> None:
+    asked, there = choices.get("num_classes"), stored.get("num_classes")
+    if fresh is None and asked is not None and there is not None and asked != there:
+        raise UserError(
+            f"{said} knows {there} classes but {asked} were asked for",
+            hint="leave num_classes and classes out, or name the layers to train anew with fresh=",
+        )

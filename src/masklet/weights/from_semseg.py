@@ -1,0 +1,51 @@
+"""Weights of hszhao/semseg: PSPNet on the deep-stem ResNets it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from masklet.weights.remap import Layout, Origin, Rule
+
+DEPTHS = {3 + 4 + 6 + 3: 50, 3 + 4 + 23 + 3: 101, 3 + 8 + 36 + 3: 152}  # blocks: layers
+# Convolutions and norms of the stem are numbered 0 to 7; ours keeps the last norm apart, as every ResNet does.
+STEM = r"(0|1|3|4|6)"
+
+
+def resnet_depth(tensors: Mapping[str, Tensor], prefix: str = "") -> str:
+    """The backbone's name, from the number of its blocks."""
+    blocks = sum(key.startswith(f"{prefix}layer") and key.endswith(".conv3.weight") for key in tensors)
+    return f"resnet{DEPTHS.get(blocks, 50)}"
+
+
+def _options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    aux = {} if "aux.4.weight" in tensors else {"aux_weight": 0.0}
+    return {
+        "num_classes": len(tensors["cls.4.weight"]),
+        "backbone": resnet_depth(tensors),
+        "stem": "deep",
+        "align_corners": True,
+        **aux,
+    }
+
+
+ORIGIN = Origin(
+    "semseg",
+    (
+        Layout(
+            ("pspnet",),
+            (r"layer0\.0\.weight", r"ppm\.features\.0\.1\.weight", r"cls\.4\.weight"),
+            (
+                Rule(rf"layer0\.{STEM}\.(.+)", r"backbone.conv1.\1.\2"),
+                Rule(r"layer0\.7\.(.+)", r"backbone.bn1.\1"),
+                Rule(r"layer([1-4])\.(.+)", r"backbone.layer\1.\2"),
+                Rule(r"ppm\.features\.(\d+)\.1\.(.+)", r"pyramid.levels.\1.conv.\2"),
+                Rule(r"ppm\.features\.(\d+)\.2\.(.+)", r"pyramid.levels.\1.norm.\2"),
+                Rule(r"cls\.(.+)", r"head.\1"),
+                Rule(r"aux\.(.+)", r"aux_head.\1"),
+            ),
+            _options,
+        ),
+    ),
+)

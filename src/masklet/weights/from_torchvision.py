@@ -1,0 +1,75 @@
+"""Weights of torchvision: its FCN-ResNets, and ImageNet classifiers as backbones or as the body of an FCN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from masklet.weights.remap import Layout, Origin, Rule
+
+HEADS = (
+    Rule(r"backbone\.(.+)", r"backbone.\1"),
+    Rule(r"classifier\.(.+)", r"head.\1"),
+    Rule(r"aux_classifier\.(.+)", r"aux_head.\1"),
+)
+FCNS = ("fcn32s", "fcn16s", "fcn8s", "fcn8s_at_once")
+WINDOW = {512 * 7 * 7: 7, 256 * 6 * 6: 6}  # inputs of the first fully connected layer: side of the map it covers
+
+
+def _fcn_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    aux = {} if any(key.startswith("aux_classifier") for key in tensors) else {"aux_weight": 0.0}
+    return {"num_classes": len(tensors["classifier.4.weight"]), **aux}
+
+
+def _as_convolution(weight: Tensor) -> Tensor:
+    """A fully connected layer as the convolution that covers its whole input map."""
+    side = WINDOW.get(weight.shape[1], 1)
+    return weight.view(len(weight), -1, side, side)
+
+
+def _fully_connected(first: int, second: int, last: int) -> tuple[Rule, ...]:
+    """VGG and AlexNet number their fully connected layers differently; the last one says ImageNet's classes."""
+    return (
+        Rule(r"features\.(.+)", r"backbone.features.\1"),
+        Rule(rf"classifier\.{first}\.bias", r"tail.fc6.bias"),
+        Rule(rf"classifier\.{first}\.weight", r"tail.fc6.weight", _as_convolution),
+        Rule(rf"classifier\.{second}\.bias", r"tail.fc7.bias"),
+        Rule(rf"classifier\.{second}\.weight", r"tail.fc7.weight", _as_convolution),
+        Rule(rf"classifier\.{last}\..+", None),
+    )
+
+
+def _rgb(backbone: str) -> dict[str, object]:
+    return {"backbone": backbone, "pixels": "imagenet"}
+
+
+VGG_MARKS = (r"features\.0\.weight", r"classifier\.0\.weight", r"classifier\.3\.weight", r"classifier\.6\.weight")
+ALEXNET_MARKS = (r"features\.0\.weight", r"features\.10\.weight", r"classifier\.1\.weight", r"classifier\.4\.weight")
+GOOGLENET_MARKS = (r"inception5b\.branch1\.conv\.weight", r"fc\.weight")
+CLASSIFIER = Rule(r"(fc|classifier|aux[12])\..+", None)
+BODY = (CLASSIFIER, Rule(r"(.+)", r"\1"))
+
+ORIGIN = Origin(
+    "torchvision",
+    (
+        Layout(("fcn_resnet101",), (r"classifier\.4\.weight", r"backbone\.layer3\.22\..+"), HEADS, _fcn_options),
+        Layout(("fcn_resnet50",), (r"classifier\.4\.weight", r"backbone\.layer3\.5\..+"), HEADS, _fcn_options),
+        *(
+            Layout(
+                FCNS, (*VGG_MARKS, rf"features\.{last}\.weight"), _fully_connected(0, 3, 6), lambda _, n=name: _rgb(n)
+            )
+            for name, last in (("vgg19", 34), ("vgg16", 28), ("vgg13", 22), ("vgg11", 18))
+        ),
+        Layout(("fcn32s",), ALEXNET_MARKS, _fully_connected(1, 4, 6), lambda _: _rgb("alexnet")),
+        Layout(
+            ("fcn32s",),
+            GOOGLENET_MARKS,
+            (CLASSIFIER, Rule(r"(.+)", r"backbone.backbone.\1")),
+            lambda _: _rgb("googlenet"),
+        ),
+        Layout(("backbone",), (r"layer1\.0\.conv1\.weight", r"fc\.weight"), BODY),  # ResNet, ResNeXt
+        Layout(("backbone",), (r"features\.0\.(0\.)?weight", r"classifier\..+"), BODY),  # VGG, AlexNet, MobileNet
+        Layout(("backbone",), GOOGLENET_MARKS, BODY),
+    ),
+)
