@@ -1,0 +1,71 @@
+"""How an image of any size is laid into one that a network can take: padded inside, cropped back outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Frame(Protocol):
+    """How an image of any size is laid into one that the network can take, and what the scores then cover."""
+
+    def covers(self, height: int, width: int) -> tuple[int, int]: ...
+    def pad(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]: ...
+
+
+@dataclass(frozen=True)
+class Multiple:
+    """Sides rounded up to a multiple of the deepest stride; the last row and column are repeated."""
+
+    stride: int
+
+    def covers(self, height: int, width: int) -> tuple[int, int]:
+        return -(-height // self.stride) * self.stride, -(-width // self.stride) * self.stride
+
+    def pad(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        height, width = self.covers(*x.shape[-2:])
+        below, right = height - x.shape[-2], width - x.shape[-1]
+        return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Mirror images around the picture, as much as convolutions without padding eat away (92 per side at depth 4).
+
+    Backwards from the coarsest map: `m` pixels after its two convolutions become 2 m - 4 one level up, and so on.
+    """
+
+    depth: int
+
+    @property
+    def margin(self) -> int:
+        """Pixels lost per side: two convolutions at every level, on the way down and (but for the deepest) up."""
+        return 2 * (2 ** (self.depth + 1) - 1) + 2 * (2**self.depth - 1)
+
+    def covers(self, height: int, width: int) -> tuple[int, int]:
+        step, lost = 2**self.depth, 4 * (2**self.depth - 1)
+        return -(-(height + lost) // step) * step - lost, -(-(width + lost) // step) * step - lost
+
+    def pad(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        (height, width), m = self.covers(*x.shape[-2:]), self.margin
+        return mirror_pad(x, m, m + height - x.shape[-2], m, m + width - x.shape[-1])
+
+
+def mirror_pad(x: Float[Tensor, "b c h w"], top: int, bottom: int, left: int, right: int) -> Float[Tensor, "b c h2 w2"]:
+    """Continue `x` by mirror images of itself (border pixel not repeated), as far out as wanted.
+
+    `F.pad(mode="reflect")` stops at one mirror image, too little for a valid U-Net on a small picture.
+    """
+
+    def wave(n: int, before: int, after: int) -> Tensor:
+        """Indices 0 1 2 1 0 1 2 ... for n = 3."""
+        period = max(2 * (n - 1), 1)
+        index = torch.arange(-before, n + after, device=x.device) % period
+        return torch.minimum(index, period - index)
+
+    return x[:, :, wave(x.shape[-2], top, bottom)][:, :, :, wave(x.shape[-1], left, right)]
