@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt32
@@ -105,8 +106,8 @@ def encode(mask: Tensor | np.ndarray) -> RLE:
     mask = _array(mask)
     if mask.ndim != 2:
         raise ValueError(f"a mask has two axes, this one has shape {mask.shape}; use encode_many for a stack")
-    y0, y1 = _bounds(mask.any(1))
-    x0, x1 = _bounds(mask[y0:y1].any(0))
+    y0, y1 = _bounds(np.asarray(mask.any(1)))
+    x0, x1 = _bounds(np.asarray(mask[y0:y1].any(0)))
     return from_crop(mask[y0:y1, x0:x1], x0, y0, *mask.shape)
 
 
@@ -206,12 +207,13 @@ def to_coco(rle: RLE) -> dict[str, object]:
 def from_coco(segmentation: Mapping[str, object]) -> RLE:
     """From COCO's JSON form, compressed (text) or not (list of counts)."""
     try:
-        (height, width), counts = segmentation["size"], segmentation["counts"]  # type: ignore[misc]
+        height, width = (int(side) for side in segmentation["size"])  # type: ignore[attr-defined]
+        counts: Any = segmentation["counts"]
     except (KeyError, TypeError, ValueError):
         raise ValueError('a COCO RLE is {"size": [height, width], "counts": ...}') from None
     if isinstance(counts, str | bytes):
-        return from_string(counts, int(height), int(width))
-    return from_counts(counts, int(height), int(width))  # type: ignore[arg-type]
+        return from_string(counts, height, width)
+    return from_counts(counts, height, width)
 
 
 def area(rles: Sequence[RLE]) -> Int[np.ndarray, " n"]:
@@ -255,7 +257,7 @@ def iou(a: Sequence[RLE], b: Sequence[RLE], crowd: Sequence[bool] | None = None)
             continue
         # covered(p) = foreground pixels of b before position p: a broken line, so one interpolation serves all runs
         covered = np.repeat(np.append(0, np.cumsum(other.counts[1::2], dtype=np.int64)), 2)[1:]
-        points = np.concatenate([a[i].toggles for i in near])
+        points = np.concatenate([a[i].toggles for i in near.tolist()])
         below = np.interp(points, other.toggles, covered[: len(other.toggles)])
         first = np.concatenate([[0], np.cumsum(lengths[near] // 2)[:-1]])
         inter = np.add.reduceat(below[1::2] - below[::2], first)

@@ -105,7 +105,7 @@ class Classes:
             raise UserError(f"classes have no field {unknown[0]!r}", hint=f"the fields are {', '.join(sorted(known))}")
         if "names" not in values:
             raise UserError("the classes have no names", hint='give {"names": [...]}')
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**{**plain, "colors": tuple(tuple(color) for color in values.get("colors", ()))})
 
     def check(self, labels: Integer[Tensor, "*shape"], what: str = "label map") -> None:

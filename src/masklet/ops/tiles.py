@@ -1,0 +1,41 @@
+"""How a huge image is cut into windows that overlap, and how much each pixel of a window counts."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def windows(
+    size: tuple[int, int], tile: int | tuple[int, int], overlap: float = 0.25
+) -> list[tuple[int, int, int, int]]:
+    """Windows (y0, x0, y1, x1) that cover an image, neighbours sharing at least `overlap` of a tile.
+
+    The last window of a row or column is shifted back inside; an image smaller than a tile is one smaller window.
+    """
+    height, width = (tile, tile) if isinstance(tile, int) else tile
+    if min(height, width) < 1 or min(size) < 1:
+        raise ValueError(f"cannot cut {size[0]}x{size[1]} into tiles of {height}x{width}; sides need a pixel at least")
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap is the shared part of a tile, 0 <= overlap < 1, not {overlap}")
+    rows, columns = _starts(size[0], height, overlap), _starts(size[1], width, overlap)
+    return [(y, x, min(y + height, size[0]), min(x + width, size[1])) for y in rows for x in columns]
+
+
+def _starts(side: int, tile: int, overlap: float) -> list[int]:
+    stride = max(math.ceil(tile * (1 - overlap)), 1)
+    count = math.ceil(max(side - tile, 0) / stride) + 1
+    return [max(min(i * stride, side - tile), 0) for i in range(count)]
+
+
+def blend_weights(height: int, width: int) -> Float[Tensor, "h w"]:
+    """A pyramid: 1 in the middle of a tile, falling to almost 0 at its edge, where tiles know least."""
+    return _ramp(height)[:, None] * _ramp(width)
+
+
+def _ramp(n: int) -> Float[Tensor, " n"]:
+    from_edge = torch.arange(n) + 0.5
+    return torch.minimum(from_edge, n - from_edge) / (n / 2)
