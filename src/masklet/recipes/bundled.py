@@ -140,7 +140,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of this training; run again to continue it")
     parser.add_argument("--install", action="store_true", help="copy the result into masklet's own bundled weights")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="changes to the recipe, e.g. epochs=10")
-    given = parser.parse_args(words)
+    given = parser.parse_intermixed_args(words)
     try:
         result = train(given.name, given.data_root, given.out, given.changes)
         if not result.finished:

@@ -26,7 +26,7 @@ from masklet.data import transforms as tf
 from masklet.data.collate import collate_semantic
 from masklet.data.sources import open_source
 from masklet.metrics.semantic import SemanticScore
-from masklet.models import build
+from masklet.models import build, unknown
 from masklet.models.base import predict_semantic
 from masklet.parts import losses, precision
 from masklet.structures import Classes, Sample
@@ -283,6 +283,8 @@ def run(
     val = open_source(recipe.val_data or recipe.data, split=recipe.val_split) if recipe.val_split else None
     if val is not None and val.classes.names != source.classes.names:
         raise UserError(f"training has classes {source.classes.names}, validation {val.classes.names}")
+    if val is not None and recipe.monitor not in (known := SemanticScore(val.classes).compute()):
+        raise unknown("score to monitor", recipe.monitor, known, "scores")
     if val is not None and recipe.resize:
         val = Resized(val, recipe.resize)
     out.mkdir(parents=True, exist_ok=True)
@@ -388,8 +390,8 @@ def validation(
             found: Any = predict_semantic(model, sample.image, probs=bool(data.classes.unscored))
         labels = found.labels
         if data.classes.unscored:
-            found.probs[list(data.classes.unscored)] = -1
-            labels = found.probs.argmax(0)
+            barred = torch.tensor(data.classes.unscored, device=found.probs.device)
+            labels = found.probs.index_fill(0, barred, -1).argmax(0)
         score.update(labels.cpu(), sample.semantic)
     return score
 
@@ -451,7 +453,9 @@ def _follow(
                 else:
                     write_csv(out / "history.csv", done.history)
                     if progress:
-                        console.print("  ".join(_shown(k, v) for k, v in record.items() if "/" not in k))
+                        console.print(
+                            "  ".join(_shown(k, v) for k, v in record.items() if "/" not in k), soft_wrap=True
+                        )
                     if on_epoch is not None:
                         on_epoch(record)
                 if board is not None:
