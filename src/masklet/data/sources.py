@@ -16,6 +16,7 @@ from masklet.data.flood import list_flood
 from masklet.data.folder import list_folder
 from masklet.data.pairs import Listing
 from masklet.data.pets import list_pets
+from masklet.data.synthetic import synthetic
 from masklet.data.voc import list_voc
 from masklet.structures import Classes, Sample
 from masklet.structures.errors import UserError
@@ -46,6 +47,7 @@ SOURCES: Mapping[str, Callable[..., Listing | Dataset]] = MappingProxyType(
         "voc": list_voc,
         "cityscapes": list_cityscapes,
         "ade20k": list_ade20k,
+        "synthetic": synthetic,
     }
 )
 
