@@ -1,0 +1,67 @@
+"""`masklet evaluate`: a model on data with truth."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from masklet.cli.group import options
+from masklet.cli.report import Json, Report, progress_bar
+from masklet.cli.shared import Batch, Device, Flip, Model, Precision, Scales, Tile, Weights, ready
+from masklet.cli.words import numbers, one_of
+
+app = typer.Typer(**options())
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Annotated[str, typer.Option(help="Data with truth, as kind:path.")],
+    weights: Weights = None,
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "val",
+    tile: Tile = None,
+    flip: Flip = False,
+    scales: Scales = "1",
+    precision: Precision = "auto",
+    device: Device = "auto",
+    batch: Batch = 1,
+    mode: Annotated[str, typer.Option(help="dataset: add up pixels; image: average over images.")] = "dataset",
+    absent: Annotated[
+        str, typer.Option(help="skip: classes that never occur have no score; zero: they score 0.")
+    ] = "skip",
+    json: Json = False,
+) -> Report:
+    """Score a model on data with truth: mean IoU, accuracies and Dice, of the whole and of each class."""
+    sizes = numbers(scales, "--scales")
+    one_of(precision, "--precision", ("auto", "fp32", "bf16"))
+    one_of(mode, "--mode", ("dataset", "image"))
+    one_of(absent, "--absent", ("skip", "zero"))
+    from masklet.data.sources import open_source
+    from masklet.inference.evaluate import evaluate as run
+
+    source = open_source(data, split=split)
+    loaded, where = ready(model, weights, device)
+    with progress_bar("evaluating") as progress:
+        metrics = run(
+            loaded,
+            source,
+            mode=mode,
+            absent=absent,
+            progress=progress,
+            tile=tile,
+            flip=flip,
+            scales=sizes,
+            precision=precision,
+            device=where,
+            batch=batch,
+        )
+    return Report(
+        "evaluate",
+        model=model,
+        data=data,
+        split=split,
+        metrics=metrics,
+        more={"images": len(source), "mode": mode, "absent": absent},
+        text=f"{model} on {len(source)} images of {data} ({split})",
+    )

@@ -1,0 +1,79 @@
+"""`masklet train`: a recipe, its settings changed by words, and a folder for what comes out."""
+
+from __future__ import annotations
+
+import json as codec
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from masklet.cli.group import options
+from masklet.cli.report import Json, Report, read_json
+
+app = typer.Typer(**options())
+
+
+@app.command()
+def train(
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings of the recipe as key=value: lr=3e-4 'crop=[256,256]' options.backbone=resnet18"),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="What to train on, as kind:path.")] = None,
+    val_data: Annotated[str | None, typer.Option(help="What to validate on; its val split if left out.")] = None,
+    model: Annotated[str | None, typer.Option(help="The system to train (see masklet models).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Start from the recipe.json of another training.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and curves.")] = Path("runs/train"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --out, bit for bit.")] = False,
+    json: Json = False,
+) -> Report:
+    """Train a model on your data.
+
+    Writes best.safetensors (for --model), last.safetensors (for --resume), history.csv and curves into --out. Settings
+    and their defaults: masklet.recipes.semantic.SemanticRecipe. Several processes: torchrun -m masklet.cli train ...
+    """
+    from masklet.recipes.semantic import SemanticRecipe, run
+    from masklet.structures.errors import UserError
+
+    if recipe is None and resume and (out / "recipe.json").exists():
+        recipe = out / "recipe.json"
+    named = {"data": data, "val_data": val_data, "model": model, "epochs": epochs}
+    given = {key: value for key, value in named.items() if value is not None}
+    if recipe is None and data is None:
+        raise UserError("train needs --data", hint="for example --data folder:photos; see masklet train --help")
+    base = SemanticRecipe.from_dict({**(read_json(recipe) if recipe is not None else {}), **given})
+    plan = base.override(gather(settings or [], base.options))
+    result = run(plan, out, resume=resume)
+    files = [
+        result.best,
+        *(p for p in sorted(out.iterdir()) if p != result.best and p.suffix in (".csv", ".png", ".json")),
+    ]
+    why = f" ({result.finished})" if result.finished else "; continue with --resume"
+    return Report(
+        "train",
+        model=plan.model,
+        data=plan.data,
+        split=plan.split,
+        metrics=result.scores,
+        files=files,
+        more={"epochs": result.epochs, "finished": result.finished},
+        text=f"{result.epochs} epochs in {result.seconds / 60:.1f} minutes{why}",
+    )
+
+
+def gather(words: Sequence[str], options_so_far: Mapping[str, Any]) -> list[str]:
+    """Words with every `options.KEY=VALUE` joined into one `options={...}`, which spares the shell some quotes."""
+    plain, inner = [], dict(options_so_far)
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not (equals and key.startswith("options.")):
+            plain.append(word)
+            continue
+        try:
+            inner[key.removeprefix("options.")] = codec.loads(text)
+        except codec.JSONDecodeError:
+            inner[key.removeprefix("options.")] = text
+    return plain if inner == dict(options_so_far) else [*plain, f"options={codec.dumps(inner)}"]

@@ -1,0 +1,77 @@
+"""Prediction files against truth files: scores for label maps that anybody's program wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Integer
+from torch import Tensor
+
+from masklet.data.images import list_images, read_labels
+from masklet.metrics.semantic import SemanticScore
+from masklet.structures import Classes
+from masklet.structures.errors import UserError
+
+__all__ = ["score_files"]
+
+SUFFIXES = ("", "_index", "_pred", "_prediction")  # after the name of the truth file; ours ends in _index
+
+
+def score_files(
+    predictions: Path,
+    truth: Path | Any,
+    *,
+    classes: Classes | int | None = None,
+    ignore: int = 255,
+    mode: str = "dataset",
+    absent: str = "skip",
+    progress: Callable[[int, int], None] | None = None,
+) -> SemanticScore:
+    """The score of a folder of index pictures, one per truth file of the same name (`a.png` or `a_index.png` for `a`).
+
+    `truth` is a folder of index pictures or an opened data set, whose reader knows what its values mean. Without
+    `classes` a folder has as many as its highest label asks for. Files without a partner in the truth are left alone.
+    """
+    there = {path.stem: path for path in list_images(_folder(predictions))}
+    from_folder = isinstance(truth, Path)
+    if from_folder:
+        files = list_images(_folder(truth))
+    else:
+        files, classes, ignore = [truth.paths(i)[0] for i in range(len(truth))], truth.classes, truth.classes.ignore
+    if not files:
+        raise UserError(f"{truth} holds no label pictures", hint="they should be index pictures, for example PNG")
+    partners = [next((there[f.stem + s] for s in SUFFIXES if f.stem + s in there), None) for f in files]
+    if missing := [file.stem for file, partner in zip(files, partners, strict=True) if partner is None]:
+        more = f" ({len(missing)} of {len(files)} are missing)" if len(missing) > 1 else ""
+        raise UserError(
+            f"{predictions} has no prediction for {missing[0]!r}{more}",
+            hint=f"call it {missing[0]}.png or {missing[0]}_index.png",
+        )
+    if classes is None:
+        classes = 1 + max(_highest(read_labels(path), ignore) for path in (*partners, *files))
+    score = SemanticScore(classes, ignore=ignore, mode=mode, absent=absent)
+    for i, (partner, file) in enumerate(zip(partners, files, strict=True)):
+        try:
+            score.update(read_labels(partner), read_labels(file) if from_folder else truth[i].semantic)
+        except ValueError as error:
+            raise UserError(f"{partner}: {error}") from error  # which of the files
+        if progress is not None:
+            progress(i + 1, len(files))
+    return score
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise UserError(
+            f"{path} is not a folder" if path.exists() else f"{path} does not exist",
+            hint="name the folder of the pictures",
+        )
+    return path
+
+
+def _highest(labels: Integer[Tensor, "h w"], ignore: int) -> int:
+    """The highest label that is not ignored; 0 where there is none."""
+    known = labels[labels != ignore]
+    return int(known.max()) if known.numel() else 0
