@@ -19,8 +19,9 @@ from types import MappingProxyType
 import torch
 
 from masklet.data.sources import open_source
+from masklet.inference.evaluate import measure
 from masklet.models import unknown
-from masklet.recipes.semantic import Result, SemanticRecipe, run, validation
+from masklet.recipes.semantic import Result, SemanticRecipe, run
 from masklet.weights import load, read_note, save_checkpoint
 from masklet.weights.catalog import BUNDLED
 
@@ -70,7 +71,7 @@ def export(name: str, result: Result, command: str) -> tuple[Path, Path]:
     extra = {"recipe": note["recipe"] | {"data": RECIPES[name].data, "val_data": None}, "epoch": note["epoch"]}
     save_checkpoint(path, load(result.best), extra, half=True)
     data = open_source(recipe.val_data or recipe.data, split=recipe.val_split)
-    scores = validation(load(path), data).compute()
+    scores = measure(load(path), data).compute()
     save_checkpoint(path, load(result.best), {**extra, "scores": scores}, half=True)
     card.write_text(model_card(name, recipe, result, scores, command, path.stat().st_size))
     return path, card
@@ -99,7 +100,7 @@ def model_card(
             f"- Hardware: {hardware()}",
             f"- Best epoch {int(result.scores.get('epoch', result.epochs))} by {recipe.monitor}; "
             f"the last validations gave {trend}",
-            "- Scores: this file in float32, whole images, no test-time augmentation; dataset mode",
+            "- Scores: this file on whole images, automatic precision, no test-time augmentation; dataset mode",
             "",
             "| " + " | ".join(main) + " |",
             "|" + "--:|" * len(main),

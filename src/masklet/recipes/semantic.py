@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from masklet.data import transforms as tf
 from masklet.data.collate import collate_semantic
 from masklet.data.sources import open_source
+from masklet.inference.evaluate import measure
 from masklet.metrics.semantic import SemanticScore
 from masklet.models import build, unknown
-from masklet.models.base import predict_semantic
 from masklet.parts import losses, precision
 from masklet.structures import Classes, Sample
 from masklet.structures.errors import UserError
@@ -81,7 +81,8 @@ class SemanticRecipe:
     class_weights: str | tuple[float, ...] = (
         "none"  # "median_frequency" is SegNet's (Eigen and Fergus 2015, sec. 6.3.2)
     )
-    smoothing: float = 0.0  # label smoothing
+    smoothing: float = 0.0  # label smoothing of cross entropy
+    ohem_share: float = 0.2  # of the pixels that count at least (mmsegmentation: 100,000 of a 512x1024 crop)
     accumulate: int = 1  # batches per optimizer step
     clip: float | None = 5.0  # largest gradient norm; a guard against single bad batches
     ema: float = 0.999  # decay of averaged weights; 0 keeps none
@@ -201,16 +202,14 @@ class Resized(Sequence[Sample]):
 
 
 class SemanticStep(nn.Module):
-    """What runs at every step: the model's own loss, or another criterion on its full-size logits."""
+    """The model's loss as an ordinary module, which is what several processes can share."""
 
-    def __init__(self, model: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor] | None = None):
+    def __init__(self, model: nn.Module):
         super().__init__()
-        self.model, self.criterion = model, criterion
+        self.model = model
 
     def forward(self, images: Float[Tensor, "b 3 h w"], targets: Int[Tensor, "b h w"]) -> dict[str, Tensor]:
-        if self.criterion is None:
-            return self.model.loss(images, targets)  # type: ignore[operator]
-        return {"loss": self.criterion(self.model(images).float(), targets)}
+        return self.model.loss(images, targets)  # type: ignore[operator]
 
 
 def class_weights(source: Sequence[Sample], classes: Classes, how: str | Sequence[float]) -> Float[Tensor, " k"] | None:
@@ -243,22 +242,25 @@ def class_weights(source: Sequence[Sample], classes: Classes, how: str | Sequenc
     return (weights / weights[pixels > 0].mean()).float()
 
 
-def build_criterion(recipe: SemanticRecipe, weight: Tensor | None, ignore: int) -> Callable[..., Tensor] | None:
-    """The recipe's loss on (logits, targets); None leaves plain cross entropy to the model, with auxiliary losses."""
+def build_criterion(recipe: SemanticRecipe, weight: Tensor | None) -> Callable[..., Tensor] | None:
+    """The recipe's loss on (logits, targets, ignore=...); None leaves plain cross entropy, the models' own."""
     if recipe.loss == "cross_entropy" and weight is None and not recipe.smoothing:
         return None
 
-    def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-        return losses.cross_entropy(logits, targets, ignore=ignore, weight=weight, smoothing=recipe.smoothing)
+    def cross_entropy(logits: Tensor, targets: Tensor, ignore: int = 255) -> Tensor:
+        return losses.cross_entropy(logits, targets, ignore, weight, recipe.smoothing)
 
-    return {
-        "cross_entropy": cross_entropy,
-        "ohem": lambda logits, targets: losses.ohem_cross_entropy(logits, targets, ignore=ignore),
-        "focal": lambda logits, targets: losses.focal(logits, targets, ignore=ignore),
-        "cross_entropy+dice": lambda logits, targets: (
-            cross_entropy(logits, targets) + losses.dice(logits, targets, ignore=ignore)
-        ),
-    }[recipe.loss]
+    def ohem(logits: Tensor, targets: Tensor, ignore: int = 255) -> Tensor:
+        kept = int(recipe.ohem_share * targets[0].numel())
+        return losses.ohem_cross_entropy(logits, targets, min_kept=kept, ignore=ignore, weight=weight)
+
+    def focal(logits: Tensor, targets: Tensor, ignore: int = 255) -> Tensor:
+        return losses.focal(logits, targets, ignore, weight=weight)
+
+    def both(logits: Tensor, targets: Tensor, ignore: int = 255) -> Tensor:
+        return cross_entropy(logits, targets, ignore) + losses.dice(logits, targets, ignore)
+
+    return {"cross_entropy": cross_entropy, "ohem": ohem, "focal": focal, "cross_entropy+dice": both}[recipe.loss]
 
 
 def run(
@@ -280,7 +282,7 @@ def run(
     if last.exists():
         _check_resume(last, plain, resume)
     source = open_source(recipe.data, split=recipe.split)
-    val = open_source(recipe.val_data or recipe.data, split=recipe.val_split) if recipe.val_split else None
+    val: Any = open_source(recipe.val_data or recipe.data, split=recipe.val_split) if recipe.val_split else None
     if val is not None and val.classes.names != source.classes.names:
         raise UserError(f"training has classes {source.classes.names}, validation {val.classes.names}")
     if val is not None and recipe.monitor not in (known := SemanticScore(val.classes).compute()):
@@ -295,7 +297,7 @@ def run(
         tables: list[Tensor] = []
 
         def validate(model: nn.Module) -> Record:
-            score = validation(model, val, lambda: autocast(recipe, crew.device))
+            score = measure(model, val, precision=recipe.precision)
             tables[:] = [score.table]
             return {**score.compute()}
 
@@ -306,7 +308,7 @@ def run(
             note = {"recipe": plain, "scores": dict(scores), "epoch": training.progress.epoch}
             save_checkpoint(best, training.averaged, note)
             if tables and find_spec("matplotlib"):
-                _save_picture(confusion_picture(tables[0], source.classes), out / "confusion.png")
+                save_picture(confusion_picture(tables[0], source.classes), out / "confusion.png")
 
         events = fit(
             training,
@@ -331,7 +333,7 @@ def run(
                 keep_best({})
             if training.progress.history and find_spec("matplotlib"):
                 history = [{k: v for k, v in r.items() if k != "grad_norm"} for r in training.progress.history]
-                _save_picture(loss_curves(history), out / "curves.png")
+                save_picture(loss_curves(history), out / "curves.png")
         else:
             for _ in events:
                 pass
@@ -343,12 +345,14 @@ def run(
 def prepare(recipe: SemanticRecipe, source: Any, crew: Team) -> Training:
     """Model, optimizer, schedule, feed and average for `recipe`, at the start."""
     torch.manual_seed(recipe.seed)
-    model = build(recipe.model, classes=source.classes, **recipe.options)
+    model: Any = build(recipe.model, classes=source.classes, **recipe.options)
     if recipe.start is not None:
         fill(model, CATALOG[recipe.start].path if recipe.start in CATALOG else recipe.start, fresh=recipe.fresh)
     model = precision.channels_last(model.to(crew.device))
     weight = class_weights(source, source.classes, recipe.class_weights)
-    criterion = build_criterion(recipe, None if weight is None else weight.to(crew.device), source.classes.ignore)
+    criterion = build_criterion(recipe, None if weight is None else weight.to(crew.device))
+    if criterion is not None:
+        model.criterion = criterion
     feed = Feed(
         source,
         collate_semantic,
@@ -362,7 +366,7 @@ def prepare(recipe: SemanticRecipe, source: Any, crew: Team) -> Training:
     steps = math.ceil(len(feed) / recipe.accumulate)
     return Training(
         model=model,
-        step=crew.wrap(SemanticStep(model, criterion)),
+        step=crew.wrap(SemanticStep(model)),
         feed=feed,
         optimizer=build_optimizer(
             recipe.optimizer, model, recipe.lr, recipe.weight_decay, recipe.momentum, recipe.lr_factors
@@ -379,24 +383,8 @@ def autocast(recipe: SemanticRecipe, device: torch.device) -> AbstractContextMan
     return precision.autocast(device, dtype)
 
 
-def validation(
-    model: nn.Module, data: Any, cast: Callable[[], AbstractContextManager[Any]] = nullcontext
-) -> SemanticScore:
-    """How well `model` labels `data`; classes that the benchmark leaves unscored are neither asked nor answered."""
-    score = SemanticScore(data.classes, ignore=data.classes.ignore)
-    for i in range(len(data)):
-        sample = data[i]
-        with cast():
-            found: Any = predict_semantic(model, sample.image, probs=bool(data.classes.unscored))
-        labels = found.labels
-        if data.classes.unscored:
-            barred = torch.tensor(data.classes.unscored, device=found.probs.device)
-            labels = found.probs.index_fill(0, barred, -1).argmax(0)
-        score.update(labels.cpu(), sample.semantic)
-    return score
-
-
-def _save_picture(picture: Any, path: Path) -> None:
+def save_picture(picture: Any, path: Path) -> None:
+    """Writes a PNG at once or not at all."""
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     Image.fromarray(picture).save(partial)
     os.replace(partial, path)
