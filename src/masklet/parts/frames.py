@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+@runtime_checkable
 class Frame(Protocol):
     """How an image of any size is laid into one that the network can take, and what the scores then cover."""
 
@@ -20,12 +21,17 @@ class Frame(Protocol):
 
 @dataclass(frozen=True)
 class Multiple:
-    """Sides rounded up to a multiple of the deepest stride; the last row and column are repeated."""
+    """Sides rounded up to a multiple of the deepest stride (`plus` 1 where corners align), the last pixels repeated.
+
+    `Multiple(1)` leaves every image as it is.
+    """
 
     stride: int
+    plus: int = 0
 
     def covers(self, height: int, width: int) -> tuple[int, int]:
-        return -(-height // self.stride) * self.stride, -(-width // self.stride) * self.stride
+        step, plus = self.stride, self.plus
+        return -((plus - height) // step) * step + plus, -((plus - width) // step) * step + plus
 
     def pad(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
         height, width = self.covers(*x.shape[-2:])
