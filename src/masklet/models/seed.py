@@ -30,11 +30,13 @@ class SeedNet(nn.Module):
     align_corners = False
     classes: Classes
     spec: dict[str, Any]
+    criterion: Callable[..., Tensor]
 
     def __init__(self, parts: Mapping[str, nn.Module], wire: Callable[[Any, Tensor], Tensor], stride: int):
         super().__init__()
         for name, part in parts.items():
             self.add_module(name, part)
+        self.criterion = cross_entropy
         self.normalize, self.frame, self.wire = Normalize(*IMAGENET), Multiple(stride), wire
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
@@ -47,7 +49,7 @@ class SeedNet(nn.Module):
         return upsample(self, self.scores(images), (images.shape[2], images.shape[3]))
 
     def loss(self, images: Float[Tensor, "b 3 h w"], targets: Int[Tensor, "b h w"]) -> dict[str, Tensor]:
-        return {"main": cross_entropy(self(images), targets, ignore=self.classes.ignore)}
+        return {"main": self.criterion(self(images), targets, ignore=self.classes.ignore)}
 
     def predict(self, images: Any) -> SemanticMap | list[SemanticMap]:
         return predict_semantic(self, images)

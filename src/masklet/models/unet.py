@@ -25,7 +25,7 @@ from masklet.parts.conv import ConvNormAct, init_kaiming
 from masklet.parts.decoders import UPSAMPLES, SkipDecoder, skip_decoder, two_convs
 from masklet.parts.frames import Frame, Mirror, Multiple
 from masklet.parts.heads import FCNHead
-from masklet.parts.losses import border_weights, cross_entropy, dice, focal, ohem_cross_entropy
+from masklet.parts.losses import border_weights, cross_entropy
 from masklet.parts.norm import IMAGENET, Normalize
 from masklet.structures import Classes, SemanticMap
 from masklet.structures.errors import UserError
@@ -40,21 +40,8 @@ def border_cross_entropy(
     return cross_entropy(logits, targets, ignore=ignore, pixel_weight=weights)
 
 
-def cross_entropy_dice(
-    logits: Float[Tensor, "b k h w"], targets: Int[Tensor, "b h w"], ignore: int = 255
-) -> Float[Tensor, ""]:
-    """Cross entropy plus Dice: the second cares as much for a small class as for a large one."""
-    return cross_entropy(logits, targets, ignore=ignore) + dice(logits, targets, ignore=ignore)
-
-
 CRITERIA: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
-    {
-        "cross_entropy": cross_entropy,
-        "cross_entropy_dice": cross_entropy_dice,
-        "border": border_cross_entropy,
-        "focal": focal,
-        "ohem": ohem_cross_entropy,
-    }
+    {"cross_entropy": cross_entropy, "border": border_cross_entropy}
 )
 
 
@@ -64,6 +51,7 @@ class UNet(nn.Module):
     align_corners = False
     classes: Classes
     spec: dict[str, Any]
+    criterion: Callable[..., Tensor]  # (logits, targets, ignore=...); recipes may put another here
 
     def __init__(
         self,
@@ -73,11 +61,14 @@ class UNet(nn.Module):
         decoder: SkipDecoder,
         head: nn.Module,
         criterion: Callable[..., Tensor],
-        aux: Aux | None = None,
+        aux_head: nn.Module | None = None,
+        aux_level: str = "c4",
+        aux_weight: float = 0.4,
     ):
         super().__init__()
         self.normalize, self.frame, self.criterion = normalize, frame, criterion
-        self.encoder, self.decoder, self.head, self.aux = encoder, decoder, head, aux
+        self.encoder, self.decoder, self.head = encoder, decoder, head
+        self.aux_head, self.aux_level, self.aux_weight = aux_head, aux_level, aux_weight
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
         return self.frame.covers(height, width)
@@ -97,24 +88,13 @@ class UNet(nn.Module):
     def loss(self, images: Float[Tensor, "b 3 h w"], targets: Int[Tensor, "b h w"]) -> dict[str, Tensor]:
         features, size, ignore = self.features(images), (images.shape[2], images.shape[3]), self.classes.ignore
         losses = {"main": self.criterion(upsample(self, self.head(features["out"]), size), targets, ignore=ignore)}
-        if self.aux is not None:
-            early = upsample(self, self.aux(features), size)
-            losses["aux"] = self.aux.weight * self.criterion(early, targets, ignore=ignore)
+        if self.aux_head is not None:
+            early = upsample(self, self.aux_head(features[self.aux_level]), size)
+            losses["aux"] = self.aux_weight * self.criterion(early, targets, ignore=ignore)
         return losses
 
     def predict(self, images: Any) -> SemanticMap | list[SemanticMap]:
         return predict_semantic(self, images)
-
-
-class Aux(nn.Module):
-    """A second head on an earlier map, for training only: its loss counts `weight`."""
-
-    def __init__(self, level: str, head: nn.Module, weight: float):
-        super().__init__()
-        self.level, self.head, self.weight = level, head, weight
-
-    def forward(self, features: dict[str, Tensor]) -> Float[Tensor, "b k hs ws"]:
-        return self.head(features[self.level])
 
 
 class ContractingPath(nn.Module):
@@ -187,14 +167,14 @@ def unet(
         if in_channels not in (1, 3) or depth < 1:
             raise UserError(f"in_channels is {in_channels}, depth {depth}", hint="take 1 or 3 channels, depth >= 1")
         encoder: Any = init_kaiming(ContractingPath(in_channels, base, depth, norm, 0 if padding == "valid" else None))
-        levels = sorted(encoder.strides, reverse=True)
+        levels = deepest_first(encoder.strides)
         widths = tuple(encoder.channels[level] for level in levels[1:])
         normalize: nn.Module = Normalize(*IMAGENET) if in_channels == 3 else Grey()
         frame: Frame = Mirror(depth) if padding == "valid" else Multiple(2**depth)
-        early = (f"d{depth - 1}", widths[-1] * 2)
+        aux_level, aux_channels = f"d{depth - 1}", widths[-1] * 2
     else:
         encoder = build_backbone(backbone, weights=weights)
-        levels = [level for level in sorted(encoder.strides, reverse=True) if encoder.strides[level] >= head_stride]
+        levels = [level for level in deepest_first(encoder.strides) if encoder.strides[level] >= head_stride]
         if not 2 <= len(levels) <= len(widths) + 1:
             raise UserError(
                 f"head_stride is {head_stride} and widths {tuple(widths)}; {backbone} has strides {encoder.strides}",
@@ -204,11 +184,16 @@ def unet(
         normalize, frame = Normalize(*encoder.pixels), Multiple(max(encoder.strides.values()))
         if bins:
             context = _context(encoder.channels[levels[0]], tuple(bins), widths[0], norm)
-        early = (levels[1], encoder.channels[levels[1]])
+        aux_level, aux_channels = levels[1], encoder.channels[levels[1]]
     decoder = skip_decoder(encoder.channels, levels, widths, up, norm, padding == "valid", context)
     head = _head(widths[-1], num_classes, head_channels, dropout)
-    aux = Aux(early[0], FCNHead(early[1], max(early[1] // 2, 64), num_classes), aux_weight) if aux_weight else None
-    return UNet(normalize, frame, encoder, decoder, head, CRITERIA[loss], aux)
+    aux_head = FCNHead(aux_channels, max(aux_channels // 2, 64), num_classes) if aux_weight else None
+    return UNet(normalize, frame, encoder, decoder, head, CRITERIA[loss], aux_head, aux_level, aux_weight)
+
+
+def deepest_first(strides: Mapping[str, int]) -> list[str]:
+    """Level names, coarse to fine; of two at one stride the later."""
+    return sorted(strides, key=lambda level: (strides[level], level), reverse=True)
 
 
 def _context(channels: int, bins: Sequence[int], width: int, norm: str | None) -> nn.Module:
