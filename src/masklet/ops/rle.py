@@ -5,6 +5,7 @@ The canvas of a mask is hardly ever needed: everything here works on the box of 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -158,13 +159,33 @@ def decode_many(rles: Sequence[RLE], height: int, width: int) -> Bool[np.ndarray
 
 def to_string(rle: RLE) -> str:
     """COCO's compressed counts: each run as its difference to the run two before, five bits to a character."""
-    delta = rle.counts.astype(np.int64)
-    delta[3:] -= rle.counts[1:-2]
-    place = np.arange(7)
-    rest = delta[:, None] >> (5 * place + 4)
-    length = 1 + ((rest != 0) & (rest != -1)).sum(1, keepdims=True)
-    letters = ((delta[:, None] >> 5 * place) & 31) + 32 * (place < length - 1) + 48
-    return letters[place < length].astype(np.uint8).tobytes().decode("ascii")
+    return to_strings([rle])[0]
+
+
+def to_strings(rles: Sequence[RLE]) -> list[str]:
+    """Compressed counts of many masks at once."""
+    if not rles:
+        return []
+    runs = np.concatenate([rle.counts for rle in rles]).astype(np.int64)
+    ends = np.cumsum([len(rle.counts) for rle in rles])
+    starts = np.concatenate([[0], ends[:-1]])
+    delta = runs.copy()
+    delta[2:] -= runs[:-2]
+    first = (starts[:, None] + np.arange(3))[np.arange(3) < (ends - starts)[:, None]]
+    delta[first] = runs[first]
+    length = np.ones(len(delta), np.int64)
+    long, rest = np.arange(len(delta)), delta >> 4
+    while len(long := long[more := (rest != 0) & (rest != -1)]):  # the sign does not fit yet: one character more
+        length[long] += 1
+        rest = rest[more] >> 5
+    stops = np.cumsum(length)
+    letters = np.empty(stops[-1], np.uint8)
+    at, place = np.arange(len(delta)), 0
+    while len(at := at[length[at] > place]):
+        letters[stops[at] - length[at] + place] = (delta[at] >> 5 * place & 31) + 32 * (length[at] > place + 1) + 48
+        place += 1
+    text, cuts = letters.tobytes().decode("ascii"), [0, *stops[ends - 1].tolist()]
+    return [text[a:b] for a, b in itertools.pairwise(cuts)]
 
 
 def from_string(counts: str | bytes, height: int, width: int) -> RLE:

@@ -95,7 +95,8 @@ class Masks:
 
     def rle(self) -> list[dict[str, object]]:
         """COCO's JSON form: {"size": [h, w], "counts": "..."} for each mask."""
-        return [rle.to_coco(item) for item in self.items]
+        counts = rle.to_strings(self.items)
+        return [{"size": [self.height, self.width], "counts": text} for text in counts]
 
     def areas(self) -> Int64[Tensor, " n"]:
         """Pixels of each mask."""
