@@ -8,6 +8,7 @@ Nothing heavy is imported until the first call: `import masklet` costs milliseco
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def build(name: str, **options: Any) -> nn.Module:
     return _build(name, **options)
 
 
-def load(name: str, weights: Any = None, **options: Any) -> nn.Module:
+def load(name: str | os.PathLike[str], weights: Any = None, **options: Any) -> nn.Module:
     """A model with trained weights in it, in eval mode.
 
     `name` is a catalog name (`"street"`), the path of a masklet checkpoint, or a builder name together with
