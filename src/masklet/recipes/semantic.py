@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -40,7 +41,7 @@ from masklet.train.loop import Training, fit
 from masklet.train.optim import OPTIMIZERS, build_optimizer
 from masklet.train.schedule import SCHEDULES, build_schedule
 from masklet.viz.curves import confusion_picture, loss_curves
-from masklet.weights import CATALOG, fill, save_checkpoint
+from masklet.weights import CATALOG, fill, read_note, save_checkpoint
 
 LOSSES = ("cross_entropy", "ohem", "focal", "cross_entropy+dice")
 WEIGHTINGS = ("none", "median_frequency", "inverse_log")
@@ -62,14 +63,12 @@ class SemanticRecipe:
     epochs: int = 60
     batch: int = 8  # over all processes
     resize: tuple[int, int] | None = None  # (height, width) of every image, in validation too; None keeps sizes
-    crop: tuple[int, int] | None = None  # (height, width) of the training crops; None trains on whole images
+    crop: tuple[int, int] | None = (384, 384)  # (height, width) of the training crops; None trains on whole images
     scale: tuple[float, float] = (0.5, 2.0)  # random resize before the crop (Zhao et al. 2017, PSPNet, sec. 5.1)
     rotate: float = 10.0  # degrees either way (PSPNet, sec. 5.1)
     blur: float = 0.5  # probability of Gaussian blur (the authors' semseg code; ADE20K and VOC)
     flip: bool = True  # left-right, half of the time
-    jitter: float = (
-        0.25  # brightness, contrast and saturation by up to this factor (mmseg's photometric distortion, halved)
-    )
+    jitter: float = 0.25  # brightness, contrast, saturation: half of what mmsegmentation's photometric distortion does
     optimizer: str = "adamw"
     lr: float = 1e-3  # AdamW's default (Loshchilov and Hutter 2019); for SGD use 1e-2 (PSPNet, sec. 5.1)
     lr_factors: Mapping[str, float] = field(default_factory=dict)  # regex on parameter names -> factor; 0 freezes
@@ -78,9 +77,7 @@ class SemanticRecipe:
     schedule: str = "poly"  # power 0.9 (PSPNet, sec. 5.1)
     warm_up_epochs: float = 1.0  # linear (Goyal et al. 2017, sec. 2.2, take five of ninety)
     loss: str = "cross_entropy"
-    class_weights: str | tuple[float, ...] = (
-        "none"  # "median_frequency" is SegNet's (Eigen and Fergus 2015, sec. 6.3.2)
-    )
+    class_weights: str | tuple[float, ...] = "none"  # SegNet: "median_frequency" (Eigen, Fergus 2015, sec. 6.3.2)
     smoothing: float = 0.0  # label smoothing of cross entropy
     ohem_share: float = 0.2  # of the pixels that count at least (mmsegmentation: 100,000 of a 512x1024 crop)
     accumulate: int = 1  # batches per optimizer step
@@ -99,15 +96,13 @@ class SemanticRecipe:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("resize", "crop", "scale", "class_weights"):
-            if isinstance(getattr(self, name), list):  # as JSON and YAML give them
-                object.__setattr__(self, name, tuple(getattr(self, name)))
         checks: list[tuple[str, bool, str]] = [
             ("epochs", self.epochs >= 1, "at least 1"),
             ("batch", self.batch >= 1, "at least 1"),
             ("accumulate", self.accumulate >= 1, "at least 1"),
             ("validate_every", self.validate_every >= 1, "at least 1"),
             ("workers", self.workers >= 0, "0 or more"),
+            ("seed", self.seed >= 0, "0 or more"),
             ("lr", self.lr > 0, "above 0"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("clip", self.clip is None or self.clip > 0, "above 0, or None"),
@@ -116,7 +111,11 @@ class SemanticRecipe:
             ("blur", 0 <= self.blur <= 1, "a probability in [0, 1]"),
             ("scale", len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1], "(low, high) with 0 < low <= high"),
             ("crop", self.crop is None or (len(self.crop) == 2 and min(self.crop) >= 1), "(height, width) in pixels"),
-            ("resize", self.resize is None or (len(self.resize) == 2 and min(self.resize) >= 1), "(height, width)"),
+            (
+                "resize",
+                self.resize is None or (len(self.resize) == 2 and min(self.resize) >= 1),
+                "(height, width) in pixels",
+            ),
         ]
         for name, good, wanted in checks:
             if not good:
@@ -143,7 +142,7 @@ class SemanticRecipe:
                 raise UserError(f"a recipe has no {key!r}", hint=f"did you mean {near!r}?")
         if "data" not in values:
             raise UserError("the recipe does not say which data to train on", hint="give data=kind:path")
-        return cls(**values)
+        return cls(**{f.name: _fitted(f.name, str(f.type), values[f.name]) for f in fields(cls) if f.name in values})
 
     def override(self, words: Sequence[str]) -> SemanticRecipe:
         """This recipe with `key=value` words applied; values are JSON, or plain text where they are not."""
@@ -159,13 +158,31 @@ class SemanticRecipe:
         return SemanticRecipe.from_dict({**{f.name: getattr(self, f.name) for f in fields(self)}, **values})
 
 
+def _fitted(name: str, kind: str, value: Any) -> Any:
+    """A value from JSON or a command line as a field annotated `kind` takes it, or an error that says what it takes."""
+    kinds = re.sub(r"\[[^]]*\]", "", kind).split(" | ")
+    if isinstance(value, list | tuple) and "tuple" in kinds and all(type(v) in (int, float) for v in value):
+        return tuple(map(float, value)) if "tuple[float" in kind else tuple(value)
+    if isinstance(value, Mapping) and kind == "Mapping[str, float]":
+        return {key: _fitted(f"{name}[{key!r}]", "float", factor) for key, factor in value.items()}
+    if type(value) is int and "float" in kinds:
+        return float(value)
+    types = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None), "Mapping": Mapping}
+    if not any(isinstance(value, types[k]) and (k == "bool") == isinstance(value, bool) for k in kinds if k in types):
+        said = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false", "None": "null"}
+        more = {"tuple": "a list such as [256,256]", "Mapping": 'an object such as {"key": 1}'}
+        raise UserError(f"{name} is {value!r}", hint=f"give {' or '.join((said | more)[k] for k in kinds)}")
+    return value
+
+
 @dataclass(frozen=True)
 class Result:
     """What a training left behind."""
 
     out: Path
     best: Path  # loadable by masklet.load
-    scores: Record  # of the best epoch
+    scores: Record  # of the best epoch, as they are noted in the file
+    best_epoch: int
     epochs: int
     seconds: float
     finished: str  # why it is over; empty when only the time was up
@@ -174,12 +191,11 @@ class Result:
 
 def augmentation(recipe: SemanticRecipe) -> tf.Compose:
     """Random scale, rotation, crop, flip, colour and blur, as much of it as the recipe asks for."""
-    crop = recipe.crop or recipe.resize
     steps: list[tf.Transform | None] = [
         tf.Resize(recipe.resize) if recipe.resize else None,
         tf.RandomScale(recipe.scale) if recipe.scale != (1.0, 1.0) else None,
         tf.RandomRotate(recipe.rotate) if recipe.rotate else None,
-        tf.RandomCrop(crop) if crop else None,
+        tf.RandomCrop(recipe.crop) if recipe.crop else None,
         tf.RandomFlip() if recipe.flip else None,
         tf.ColorJitter(recipe.jitter, recipe.jitter, recipe.jitter) if recipe.jitter else None,
         tf.RandomBlur(p=recipe.blur) if recipe.blur else None,
@@ -338,8 +354,8 @@ def run(
             for _ in events:
                 pass
     done = training.progress
-    scores = next((dict(r) for r in done.history if r["epoch"] == done.best_epoch), {})
-    return Result(out, best, scores, done.epoch, done.seconds, done.finished, done.history)
+    scores = (read_note(best) or {}).get("scores", {}) if best.exists() else {}
+    return Result(out, best, scores, done.best_epoch, done.epoch, done.seconds, done.finished, done.history)
 
 
 def prepare(recipe: SemanticRecipe, source: Any, crew: Team) -> Training:
