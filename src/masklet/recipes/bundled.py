@@ -98,8 +98,7 @@ def model_card(
             f"- Trained with `{command}`, seed {recipe.seed}, {result.epochs} of {recipe.epochs} epochs in "
             f"{timedelta(seconds=round(result.seconds))}",
             f"- Hardware: {hardware()}",
-            f"- Best epoch {int(result.scores.get('epoch', result.epochs))} by {recipe.monitor}; "
-            f"the last validations gave {trend}",
+            f"- Best epoch {result.best_epoch} by {recipe.monitor}; the last validations gave {trend}",
             "- Scores: this file on whole images, automatic precision, no test-time augmentation; dataset mode",
             "",
             "| " + " | ".join(main) + " |",

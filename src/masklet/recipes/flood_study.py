@@ -29,7 +29,7 @@ MARKS = (25, 100)  # the epochs at which the lecture stopped
 
 def recipe(model: str, data: str, size: int = 224, epochs: int = 100, **changes: Any) -> SemanticRecipe:
     """How one network of the study is trained. The slides tell neither learning rate nor batch: those are ours."""
-    plain = {"scale": (1.0, 1.0), "rotate": 0.0, "blur": 0.0, "flip": False, "jitter": 0.0}
+    plain = {"crop": None, "scale": (1.0, 1.0), "rotate": 0.0, "blur": 0.0, "flip": False, "jitter": 0.0}
     steady = {"optimizer": "adam", "weight_decay": 0.0, "schedule": "constant", "warm_up_epochs": 0.0, "ema": 0.0}
     return SemanticRecipe(
         data=data, model=model, resize=(size, size), epochs=epochs, monitor="iou/flooded",
