@@ -62,7 +62,7 @@ def test_stripes_are_one_pixel_wide():
         row, column = sample.semantic[0], sample.semantic[:, 0]
         line = row if len(row.unique()) > 1 else column
         assert not ((line[1:] == 1) & (line[:-1] == 1)).any()
-        assert 0 < int(line.sum())
+        assert int(line.sum()) > 0
 
 
 def test_shapes_number_one_to_six_and_sizes_and_splits():

@@ -194,18 +194,18 @@ def _coding(
 def guess_classes(files: Sequence[Path], limit: int = LOOK_AT) -> Coding:
     """Classes from the values that occur in the masks (at most `limit` of them, evenly spread)."""
     if not files:
-        return Coding(Classes.default(2))
+        return Coding(Classes.default(2), guessed=True)
     step = max(1, len(files) // limit)
     seen: set[int] = set()
     with ThreadPoolExecutor() as pool:
         for values in pool.map(_values, sorted(files, key=natural_key)[::step][:limit]):
             seen |= values
     if seen and seen <= {0, 255}:  # an ordinary black-and-white mask: 255 is the object, not "ignore"
-        return Coding(Classes(names=("background", "foreground"), ids=(0, 255)), ignored=())
+        return Coding(Classes(names=("background", "foreground"), ids=(0, 255)), ignored=(), guessed=True)
     ids = tuple(sorted(seen - {255}))
     if not 0 < len(ids) <= 1024 or ids[-1] > 65535:
-        return Coding(Classes.default(2))  # nothing to learn from; the check says why
-    return Coding(Classes(names=tuple(f"class {i}" for i in ids), ids=ids, ignore=_ignore(len(ids))))
+        return Coding(Classes.default(2), guessed=True)  # nothing to learn from; the check says why
+    return Coding(Classes(names=tuple(f"class {i}" for i in ids), ids=ids, ignore=_ignore(len(ids))), guessed=True)
 
 
 def _ignore(count: int) -> int:

@@ -24,6 +24,15 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm", "
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
+class BadFile(UserError):
+    """A file that is not what it should be: `fault` says what is wrong without the path, `code` names the kind."""
+
+    def __init__(self, path: str | Path, code: str, fault: str, hint: str):
+        super().__init__(f"{path}: {fault}", hint)
+        self.code, self.fault = code, fault
+        self.args = (path, code, fault, hint)  # the error survives pickling between processes
+
+
 def natural_key(path: Any) -> tuple[tuple[int, int | str], ...]:
     """Sort key under which `frame_2` comes before `frame_10`."""
     parts = re.split(r"(\d+)", str(path))
@@ -40,30 +49,26 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
 def open_image(path: Path) -> Image.Image:
     """An opened and fully decoded PIL image, EXIF not yet applied; every way a file can be broken is one sentence."""
     if path.is_dir():
-        raise UserError(f"{path} is a folder, not an image", hint="name the files inside it")
+        raise BadFile(path, "folder", "this is a folder, not an image", "name the files inside it")
     try:
         with Image.open(path) as image:
             image.load()
             return image
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} does not exist; check the spelling and the folder") from None
+        raise FileNotFoundError(f"{path}: the file does not exist; check the spelling and the folder") from None
     except PermissionError:
-        raise UserError(f"{path} may not be read", hint="check the file's permissions") from None
+        raise BadFile(path, "no_permission", "the file may not be read", "check its permissions") from None
     except UnidentifiedImageError:
         if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty (0 bytes)", hint="copy the file again") from None
-        raise UserError(
-            f"{path} is not an image that can be read", hint="convert it to PNG or JPEG, or remove it"
-        ) from None
+            raise BadFile(path, "empty_file", "the file is empty (0 bytes)", "copy it again, or remove it") from None
+        fault = "this is not an image that can be read"
+        raise BadFile(path, "unreadable", fault, "convert it to PNG or JPEG, or remove it") from None
     except Image.DecompressionBombError:
-        raise UserError(
-            f"{path} has more pixels than Pillow's safety limit",
-            hint="raise PIL.Image.MAX_IMAGE_PIXELS if you trust it",
-        ) from None
+        fault = "the image has more pixels than Pillow's safety limit"
+        raise BadFile(path, "too_large", fault, "raise PIL.Image.MAX_IMAGE_PIXELS if you trust it") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise UserError(
-            f"{path} is damaged or cut short ({error})", hint="copy the file again, or remove it"
-        ) from error
+        fault = f"the file is damaged or cut short ({error})"
+        raise BadFile(path, "truncated", fault, "copy it again, or remove it") from error
 
 
 def read_image(source: Any) -> UInt8[Tensor, "3 h w"]:
@@ -131,13 +136,14 @@ def label_values(image: Image.Image, path: str | Path) -> np.ndarray:
         grey = channels[..., 0]
         if all(np.array_equal(grey, channels[..., c]) for c in range(1, 3 if image.mode != "LA" else 1)):
             return np.ascontiguousarray(grey)
-        raise UserError(
-            f"{path} is a colour picture ({image.mode}), not a map of class numbers",
-            hint="give the classes' colours in classes.json, or save one channel of class numbers",
+        raise BadFile(
+            path,
+            "mask_in_colour",
+            f"the mask is a colour picture ({image.mode}), not a map of class numbers",
+            "give the classes' colours in classes.json, or save one channel of class numbers",
         )
-    raise UserError(
-        f"{path} has pixels of mode {image.mode}, not class numbers", hint="save it as an 8-bit or 16-bit PNG"
-    )
+    fault = f"the mask has pixels of mode {image.mode}, not class numbers"
+    raise BadFile(path, "mask_mode", fault, "save it as an 8-bit or 16-bit PNG")
 
 
 def to_float(image: Tensor) -> Float[Tensor, "*b 3 h w"]:

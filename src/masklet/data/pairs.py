@@ -7,6 +7,7 @@ A reader such as `camvid.py` only says where the files lie and what the values m
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,10 +20,11 @@ from jaxtyping import Integer
 from PIL import Image
 from torch import Tensor
 
-from masklet.data.images import label_values, list_images, natural_key, open_image, read_image, upright
+from masklet.data.images import BadFile, label_values, list_images, natural_key, open_image, read_image, upright
 from masklet.structures import Classes, Sample
 from masklet.structures.errors import UserError
 
+CHECK = "run `masklet data check` on the data set"
 SPLITS = ("train", "val", "test", "all")
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
@@ -83,6 +85,7 @@ class Coding:
     ignored: tuple[int, ...] = (255,)
     threshold: int | None = None
     by_color: bool = False
+    guessed: bool = False  # from the values that occur, for want of a list of classes
     rest: Literal["error", "ignore"] = "error"  # values that are neither a class nor ignored
 
     @cached_property
@@ -110,13 +113,17 @@ class Coding:
         values = label_values(image, path)
         labels = self.table[values] if values.dtype == np.uint8 or _fits(values) else None
         if labels is None or (self.rest == "error" and (labels == self.unknown).any()):
-            wrong = [v for v in np.unique(values).tolist() if v not in self.classes.ids and v not in self.ignored]
-            raise UserError(
-                f"{path} holds {describe(wrong)}, but the {len(self.classes)} classes are stored as "
-                f"{describe(self.classes.ids)}",
-                hint="run `masklet data check` on the data set",
-            )
+            raise BadFile(path, "label_outside", self.outside(np.unique(values).tolist()), CHECK)
         return torch.from_numpy(labels)
+
+    def strange(self, values: Iterable[int]) -> list[int]:
+        """Those values that are neither a class nor ignored."""
+        return [v for v in values if v not in self.classes.ids and v not in self.ignored]
+
+    def outside(self, values: Iterable[int]) -> str:
+        """The sentence for values that mean nothing."""
+        stored = f"the {len(self.classes)} classes are stored as {describe(self.classes.ids)}"
+        return f"the mask holds {describe(self.strange(values))}, but {stored}"
 
     def _colors(self, image: Image.Image, path: Path) -> np.ndarray:
         codes = color_codes(upright(image))
@@ -126,9 +133,9 @@ class Coding:
         numbers = order[place].astype(self.table.dtype)
         if (strange := known[order][place] != codes).any():
             if self.rest == "error" and (colors := set(np.unique(codes[strange]).tolist()) - {0, 0xFFFFFF}):
-                raise UserError(
-                    f"{path} holds the colour #{min(colors):06x}, which belongs to no class",
-                    hint="add it to classes.json, or save the mask without smoothing",
+                fault = f"the mask holds the colour #{min(colors):06x}, which belongs to no class"
+                raise BadFile(
+                    path, "colour_outside", fault, "add it to classes.json, or save the mask without smoothing"
                 )
             numbers[strange] = self.classes.ignore  # black and white stand for "nothing" unless a class has them
         return numbers
@@ -141,7 +148,7 @@ def color_codes(image: Image.Image) -> np.ndarray:
 
 
 def _fits(values: np.ndarray) -> bool:
-    return values.size == 0 or (values.min() >= 0 and values.max() < 65536)
+    return values.size == 0 or bool(values.min() >= 0 and values.max() < 65536)
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,9 @@ class Listing:
     def problems(self) -> list[Finding]:
         """Images without a mask, masks without an image, and two files that claim one place."""
         images, labels, found = dict(self.images), dict(self.labels), []
+        if self.images and not self.labels:
+            text = f"none of the {len(images)} images has a mask"
+            return [Finding(str(self.root), "no_masks", text, "put masks of the same names beside them")]
         for kind, listed in (("image", self.images), ("mask", self.labels)):
             first: dict[str, Path] = {}
             for key, path in listed:
@@ -171,11 +181,14 @@ class Listing:
                         )
                     )
                 first.setdefault(key, path)
+        other_case = {key.casefold(): key for key in labels}
         for key, path in self.images:
             if key not in labels:
                 hint = "add the mask, or remove the image"
                 if near := [k for k in labels if k.startswith(key) and k not in images]:
                     hint = f"is it {near[0]!r}? pass mask_suffix={near[0][len(key) :]!r}"
+                elif key.casefold() in other_case:
+                    hint = f"there is {other_case[key.casefold()]!r}; upper and lower case must agree"
                 found.append(Finding(str(path), "image_without_mask", f"no mask is called {key!r}", hint))
         found += [
             Finding(str(path), "mask_without_image", f"no image is called {key!r}", "add the image, or remove the mask")
@@ -230,10 +243,8 @@ class Pairs(Sequence[Sample]):
             return replace(self, keys=self.keys[index], images=self.images[index], labels=self.labels[index])
         image, labels = read_image(self.images[index]), self.coding.decode(self.labels[index])
         if image.shape[1:] != labels.shape:
-            raise UserError(
-                f"{self.labels[index]}: {size_mismatch(labels.shape, image.shape[1:])}",
-                hint="run `masklet data check` on the data set",
-            )
+            fault = size_mismatch(labels.shape, image.shape[1:])
+            raise BadFile(self.labels[index], "size_mismatch", fault, CHECK)
         size = (int(image.shape[1]), int(image.shape[2]))
         return Sample(image, name=self.keys[index], semantic=labels, original_size=size, classes=self.classes)
 
@@ -317,7 +328,10 @@ def _prefixed(folder: Path, key: str, split: str) -> str:
 
 def empty(folder: Path) -> SourceError:
     """The error for a folder without pictures."""
-    return broken(folder, "empty", "no image in this folder", "put .jpg, .png, .tif, .bmp or .webp files into it")
+    other = Counter(p.suffix.lower() for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else Counter[str]()
+    has = ", ".join(f"{n} {suffix or 'nameless'} files" for suffix, n in other.most_common(3))
+    fault = "no image in this folder" + (f" (but {has})" if has else "")
+    return broken(folder, "empty", fault, "put .jpg, .png, .tif, .bmp or .webp files into it")
 
 
 def keep_split(
