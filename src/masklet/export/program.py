@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from contextlib import suppress
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,12 +87,11 @@ def export_program(
 
 def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a file of ours says about itself: model, options, classes, colours, input size."""
-    extra = {META: ""}
-    with suppress(RuntimeError, ValueError):
-        torch.export.load(path, extra_files=extra)
-    if not extra[META]:
-        raise UserError(f"{path} is not a program written by masklet", hint="make one with `masklet export`")
-    return json.loads(extra[META])
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read(next(name for name in archive.namelist() if name.endswith(f"/{META}"))))
+    except (zipfile.BadZipFile, StopIteration):
+        raise UserError(f"{path} is not a program written by masklet", hint="make one with `masklet export`") from None
 
 
 def _describe(model: Any, size: tuple[int, int], outputs: str, batch: int | None) -> dict[str, Any]:
