@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from toy import main
 
@@ -46,3 +47,20 @@ def test_unknown_device():
     with pytest.raises(ValueError, match='unknown device \'gpux\'; use "auto" or "cpu"'):
         pick_device("gpux")
     assert pick_device("auto").type in ("cpu", *(torch.device(d).type for d in ("mps", "xpu")), "cu" + "da")
+
+
+def test_a_group_is_joined_and_left(monkeypatch):
+    """As under torchrun, except that the other process is missing: the group has one member."""
+    join = dist.init_process_group
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(
+        dist, "init_process_group", lambda backend: join(backend, store=dist.HashStore(), rank=0, world_size=1)
+    )
+    with team("cpu") as crew:
+        assert (crew.rank, crew.size, crew.device.type) == (0, 2, "cpu")
+        assert crew.agree(0.1) == 0.1
+        step = crew.wrap(torch.nn.Linear(2, 1))
+        assert isinstance(step, torch.nn.parallel.DistributedDataParallel)
+        step(torch.ones(3, 2)).sum().backward()
+        assert step.module.weight.grad.tolist() == [[3, 3]]
+    assert not dist.is_initialized()

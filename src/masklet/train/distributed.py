@@ -46,11 +46,11 @@ class Team:
     def wrap(self, step: nn.Module) -> nn.Module:
         """`step` with gradients averaged over the team after each backward; its losses must be means of equal parts.
 
-        Batch norm keeps each process's own statistics; the leader's buffers are the ones that are saved.
+        Batch norm normalises each process's own part; its running statistics are the leader's.
         """
         if self.size == 1:
             return step
-        return DistributedDataParallel(step, broadcast_buffers=False)
+        return DistributedDataParallel(step)
 
     def agree(self, value: float) -> float:
         """The leader's `value`, everywhere."""
