@@ -119,7 +119,8 @@ def pspnet(
 
 
 def accepted(backbone: str, layout: Layout, output_stride: int) -> dict[str, Any]:
-    """Those of the layout's choices that this backbone has."""
+    """Those of the layout's choices that this backbone has and whose name does not settle them already."""
     wanted = {**asdict(layout), "output_stride": output_stride}
-    takes = inspect.signature(BACKBONES[backbone]).parameters if backbone in BACKBONES else {}
+    make = BACKBONES.get(backbone)
+    takes = inspect.signature(make).parameters.keys() - getattr(make, "keywords", {}).keys() if make else set()
     return {key: value for key, value in wanted.items() if key in takes}
