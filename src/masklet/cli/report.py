@@ -27,7 +27,7 @@ class Report:
     model: str | None = None
     data: str | None = None
     split: str | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float | int] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
     text: str = ""
@@ -87,7 +87,7 @@ def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _table(metrics: dict[str, float]) -> str:
+def _table(metrics: dict[str, float | int]) -> str:
     """Scores of the whole first, then one row per class with its columns (`iou/road` is column iou, row road)."""
     whole = {key: value for key, value in metrics.items() if "/" not in key}
     columns = list(dict.fromkeys(key.partition("/")[0] for key in metrics if "/" in key))
@@ -103,5 +103,7 @@ def _table(metrics: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | int | None) -> str:
+    if isinstance(value, int):
+        return str(value)
     return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"

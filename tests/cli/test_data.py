@@ -1,0 +1,115 @@
+"""`masklet data check|convert|show` on a small set, whole and broken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from masklet.cli import app
+
+
+def run(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    root = tmp_path / "photos"
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    (root / "classes.txt").write_text("ground\nsquare\n")
+    for i in range(6):
+        mask = np.zeros((20, 24), np.uint8)
+        mask[4 + i : 12 + i, 4:12] = 1
+        Image.fromarray(np.full((20, 24, 3), 90 + i, np.uint8)).save(root / "images" / f"{i}.png")
+        Image.fromarray(mask).save(root / "masks" / f"{i}.png")
+    return root
+
+
+def test_check_finds_nothing_wrong(photos):
+    result = run("data", "check", f"folder:{photos}")
+    assert (result.exit_code, result.stdout) == (0, "nothing wrong\n")
+    found = json.loads(run("data", "check", f"folder:{photos}", "--limit", 2, "--json").stdout)
+    assert (found["command"], found["split"], found["findings"], found["errors"]) == ("data check", "all", [], 0)
+
+
+def test_check_names_the_bad_files(photos):
+    Image.new("L", (10, 10)).save(photos / "masks" / "2.png")
+    (photos / "images" / "4.png").unlink()
+    result = run("data", "check", f"folder:{photos}", "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert found["errors"] == 2
+    assert {(Path(f["file"]).name, f["code"], f["level"]) for f in found["findings"]} == {
+        ("2.png", "size_mismatch", "error"),
+        ("4.png", "mask_without_image", "error"),
+    }
+    text = run("data", "check", f"folder:{photos}").stdout
+    assert f"error: {photos / 'masks' / '2.png'}: mask is 10x10 but image is 20x24" in text
+    assert text.endswith("2 errors, 0 warnings\n")
+
+
+def test_convert_and_back(photos, tmp_path):
+    found = json.loads(run("data", "convert", f"folder:{photos}", tmp_path / "coco", "--to", "coco", "--json").stdout)
+    assert (found["files"], found["samples"], found["to"]) == ([str(tmp_path / "coco")], 6, "coco")
+    assert len(json.loads((tmp_path / "coco" / "annotations.json").read_text())["images"]) == 6
+    assert run("data", "convert", f"folder:{photos}", tmp_path / "again").exit_code == 0
+    assert run("data", "check", f"folder:{tmp_path / 'again'}").stdout == "nothing wrong\n"
+
+
+def test_show_draws_a_contact_sheet(photos, tmp_path):
+    out = tmp_path / "sheet.png"
+    result = run("data", "show", f"folder:{photos}", "--split", "all", "--count", 5, "--out", out)
+    assert result.stdout == f"6 samples, 2 classes: ground, square\nwrote {out}\n"
+    with Image.open(out) as sheet:
+        assert sheet.width == 1600
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        (["data"], None, None),
+        (["data", "check"], "masklet data check needs SOURCE", "see masklet data check --help"),
+        (
+            ["data", "check", "{photos}"],
+            "data source '{photos}' is not of the form `kind:path`",
+            "write `folder:{photos}`",
+        ),
+        (["data", "check", "folders:{photos}"], "unknown kind of data 'folders'", None),
+        (
+            ["data", "check", "folder:{photos}", "--option", "suffix"],
+            "--option 'suffix' is not key=value",
+            "for example --option mask_suffix=_mask",
+        ),
+        (
+            ["data", "check", "folder:{photos}", "--option", "sufix=1"],
+            "folder has no option 'sufix'",
+            "it takes mask_suffix",
+        ),
+        (["data", "check", "folder:{photos}", "--split", "vall"], "unknown split 'vall'", None),
+        (["data", "check", "folder:{photos}", "--limit", "0"], None, "see masklet data check --help"),
+        (["data", "convert", "folder:{photos}"], "masklet data convert needs OUT", None),
+        (["data", "convert", "folder:{photos}", "{photos}"], "{photos} exists and is not empty", "name a new folder"),
+        (["data", "convert", "folder:{photos}", "{tmp}/new", "--to", "coko"], "unknown format 'coko'", None),
+        (
+            ["data", "show", "folder:{tmp}/none"],
+            "{tmp}/none: the folder does not exist",
+            "check the path after `kind:`",
+        ),
+    ],
+)
+def test_wrong_input(photos, tmp_path, words, error, hint):
+    places = {"photos": photos, "tmp": tmp_path}
+    result = run(*(word.format(**places) for word in words), "--json")
+    if words == ["data"]:
+        assert result.exit_code in (0, 2)  # some versions of click show the help instead
+        return
+    assert result.exit_code == 2
+    found = json.loads(result.stdout)
+    assert error is None or found["error"] == error.format(**places)
+    assert hint is None or found["hint"] == hint.format(**places)
