@@ -14,7 +14,7 @@ from torch import Tensor
 
 from masklet.ops.rle import RLE, _array, _from_toggles, merge
 
-Ring = Float[np.ndarray, "k 2"]
+Ring = Float[np.ndarray, "_ 2"]
 
 
 def area(ring: Ring) -> float:
@@ -123,7 +123,7 @@ def rasterize(ring: Ring, height: int, width: int) -> RLE:
     return _from_toggles(np.sort((x * height + y)[centre].astype(np.int64)), height, width)
 
 
-def from_coco(polygons: Sequence[Sequence[float]], height: int, width: int) -> RLE:
+def from_coco(polygons: Sequence[Sequence[int | float]], height: int, width: int) -> RLE:
     """COCO's polygons (flat lists x y x y ...) as one mask: the union of them all."""
     rings = []
     for i, flat in enumerate(polygons):

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 
 
-def _target(x: Tensor, size: tuple[int, int] | None, factor: float | None) -> tuple[int, int]:
+def _target(x: Tensor, size: tuple[int, int] | None, factor: int | float | None) -> tuple[int, int]:
     if (size is None) == (factor is None):
         raise ValueError("give either size=(height, width) or factor, not both and not neither")
     if size is None:
@@ -32,7 +32,7 @@ def bed_of_nails(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c
 
 
 def nearest(
-    x: Float[Tensor, "b c h w"], size: tuple[int, int] | None = None, factor: float | None = None
+    x: Float[Tensor, "b c h w"], size: tuple[int, int] | None = None, factor: int | float | None = None
 ) -> Float[Tensor, "b c H W"]:
     """Every output pixel takes the value of the input pixel that its corner falls into."""
     return F.interpolate(x, size=_target(x, size, factor), mode="nearest")
@@ -41,7 +41,7 @@ def nearest(
 def bilinear(
     x: Float[Tensor, "b c h w"],
     size: tuple[int, int] | None = None,
-    factor: float | None = None,
+    factor: int | float | None = None,
     align_corners: bool = False,
 ) -> Float[Tensor, "b c H W"]:
     """A weighted mean of the four nearest input pixels; the border is repeated outwards."""
@@ -54,7 +54,10 @@ def resize(x: Float[Tensor, "b c h w"], size: tuple[int, int], align_corners: bo
 
 
 def bicubic(
-    x: Float[Tensor, "b c h w"], size: tuple[int, int] | None = None, factor: float | None = None, a: float = -0.75
+    x: Float[Tensor, "b c h w"],
+    size: tuple[int, int] | None = None,
+    factor: int | float | None = None,
+    a: int | float = -0.75,
 ) -> Float[Tensor, "b c H W"]:
     """Cubic convolution over four taps in each direction; `a` is the slope of the kernel where it first crosses zero.
 
@@ -66,7 +69,7 @@ def bicubic(
     return rows @ x @ columns.T
 
 
-def _cubic_weights(n: int, m: int, a: float) -> Float[Tensor, "m n"]:
+def _cubic_weights(n: int, m: int, a: int | float) -> Float[Tensor, "m n"]:
     where = (torch.arange(m, dtype=torch.float64) + 0.5) * (n / m) - 0.5
     taps = where.floor()[:, None] + torch.arange(-1, 3)
     d = (where[:, None] - taps).abs()
@@ -93,9 +96,8 @@ def max_unpool(
     """
     height, width = size
     if indices.numel() and int(indices.max()) >= height * width:
-        raise ValueError(
-            f"an index points at pixel {int(indices.max())}, outside {height}x{width}; give the pooled size"
-        )
+        far = int(indices.max())
+        raise ValueError(f"an index points at pixel {far}, outside {height}x{width}; give the size that was pooled")
     flat = x.new_zeros(*x.shape[:2], height * width)
     return flat.scatter(2, indices.flatten(2), x.flatten(2)).unflatten(2, (height, width))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def windows(
-    size: tuple[int, int], tile: int | tuple[int, int], overlap: float = 0.25
+    size: tuple[int, int], tile: int | tuple[int, int], overlap: int | float = 0.25
 ) -> list[tuple[int, int, int, int]]:
     """Windows (y0, x0, y1, x1) that cover an image, neighbours sharing at least `overlap` of a tile.
 
@@ -25,8 +25,8 @@ def windows(
     return [(y, x, min(y + height, size[0]), min(x + width, size[1])) for y in rows for x in columns]
 
 
-def _starts(side: int, tile: int, overlap: float) -> list[int]:
-    stride = max(math.ceil(tile * (1 - overlap)), 1)
+def _starts(side: int, tile: int, overlap: int | float) -> list[int]:
+    stride = max(math.ceil(tile * (1 - overlap) - 1e-6), 1)  # 81 * (1 - 1 / 3) is 54.00000000000001
     count = math.ceil(max(side - tile, 0) / stride) + 1
     return [max(min(i * stride, side - tile), 0) for i in range(count)]
 

@@ -19,7 +19,7 @@ class Masklets:
     width: int
     objects: Mapping[int, Mapping[int, RLE]]
     labels: Mapping[int, int] = field(default_factory=dict)  # object id -> class, where known
-    scores: Mapping[int, float] = field(default_factory=dict)  # object id -> confidence, where known
+    scores: Mapping[int, int | float] = field(default_factory=dict)  # object id -> confidence, where known
 
     def __post_init__(self) -> None:
         objects = {int(i): MappingProxyType(dict(frames)) for i, frames in self.objects.items()}

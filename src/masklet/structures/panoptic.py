@@ -18,7 +18,7 @@ class Segment:
     id: int
     label: int
     thing: bool
-    score: float = 1.0
+    score: int | float = 1.0
     area: int = 0
 
 
