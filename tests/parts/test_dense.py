@@ -113,13 +113,13 @@ def test_refuses_what_would_be_miscounted():
 
     layers = nn.Conv2d(3, 4, 3, 2), nn.Flatten(), nn.Linear(4 * 3 * 3, 5)
     assert convolutionize(nn.Sequential(*layers), 8)[-1].weight.shape == (5, 4, 3, 3)
-    with pytest.raises(UserError, match="Hidden does more than run its children in order; pass an nn.Sequential"):
+    with pytest.raises(UserError, match=r"Hidden does more than run its children in order; pass an nn.Sequential"):
         convolutionize(Hidden(*layers), 8)
     with pytest.raises(UserError, match="a layer of 36 inputs follows a 4x7x7 map; give the size="):
         convolutionize(nn.Sequential(*layers), 16)
-    with pytest.raises(UserError, match="Sequential ends in a .7, 7. map"):
+    with pytest.raises(UserError, match=r"Sequential ends in a \(7, 7\) map"):
         convolutionize(nn.Sequential(layers[0]), 16)
-    with pytest.raises(UserError, match="pooling 7x7 to .2, 2. does not slide"):
+    with pytest.raises(UserError, match=r"pooling 7x7 to \(2, 2\) does not slide"):
         convolutionize(nn.Sequential(layers[0], nn.AdaptiveAvgPool2d((2, 2)), nn.Flatten(), nn.Linear(16, 5)), 16)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -72,7 +72,7 @@ def _predict_one(model: Any, image: Float[Tensor, "3 h w"], probs: bool) -> Sema
     return SemanticMap(labels[0, :height, :width].contiguous(), model.classes)
 
 
-def narrow(labels: Int[Tensor, "*shape"], num_classes: int) -> Int[Tensor, "*shape"]:
+def narrow(labels: Integer[Tensor, "*shape"], num_classes: int) -> Integer[Tensor, "*shape"]:
     """Labels as bytes where they fit."""
     return labels.to(torch.uint8) if num_classes <= 256 else labels
 
@@ -97,9 +97,13 @@ def uninitialised() -> Iterator[None]:
 
 
 class _SkipRandom(TorchFunctionMode):
-    """Turns the random in-place functions into no-ops."""
+    """Turns what fills a tensor at random into no-ops."""
 
-    RANDOM = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.erfinv_, Tensor.bernoulli_})
+    INIT = ("uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_")
+    RANDOM = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.erfinv_, *(getattr(nn.init, name) for name in INIT)})
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if func in self.RANDOM else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in self.RANDOM:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)

@@ -95,7 +95,7 @@ PIXEL = Field(1, 1)
 
 
 def compose(layers: Iterable[tuple[int, int]], below: Field = PIXEL) -> Field:
-    """The receptive field of layers (kernel, stride) on top of each other: f(k, s) after g(k', s') = (k' + (k-1) s', s s').
+    """The receptive field of layers (kernel, stride) in a row: (k, s) on top of (k', s') is (k' + (k - 1) s', s s').
 
     >>> compose([(3, 1), (3, 1), (2, 2)])
     Field(size=6, stride=2)
@@ -225,7 +225,7 @@ def _same_size(layer: nn.AdaptiveAvgPool2d, height: int, width: int) -> bool:
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)  # type: ignore[return-value]
+    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ ORIGINS: Mapping[str, Origin] = MappingProxyType(
     }
 )
 OURS = "masklet"  # the origin whose names need no rules
-Weights = str | os.PathLike[str] | Mapping[str, Tensor]
+Weights = str | os.PathLike[str] | Mapping[str, Any]
 
 
 def load(
@@ -80,7 +80,7 @@ def fill(model: nn.Module, weights: Weights, *, origin: str | None = None, fresh
     said = "the state dict" if isinstance(weights, Mapping) else Path(weights).name
     tensors = files.unwrap(weights, said) if isinstance(weights, Mapping) else read_tensors(weights)
     spec: Any = getattr(model, "spec", {"model": "backbone"})
-    rules = IDENTITY
+    rules: tuple[Rule, ...] = IDENTITY
     if set(tensors) != set(model.state_dict()) and (found := recognise(tensors, spec["model"], origin)):
         rules = found[1].rules
     return remap.fill(model, tensors, rules, fresh, said)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from masklet.weights.from_semseg import STEM, resnet_depth
+from masklet.weights.from_semseg import deep_stem, resnet_depth
 from masklet.weights.remap import Layout, Origin, Rule
 
 AUX = (
@@ -15,8 +15,7 @@ AUX = (
     Rule(r"auxiliary_head\.conv_seg\.(.+)", r"aux_head.4.\1"),
 )
 PSPNET = (
-    Rule(rf"backbone\.stem\.{STEM}\.(.+)", r"backbone.conv1.\1.\2"),
-    Rule(r"backbone\.stem\.7\.(.+)", r"backbone.bn1.\1"),
+    *deep_stem(r"backbone\.stem"),
     Rule(r"backbone\.layer([1-4])\.(.+)", r"backbone.layer\1.\2"),
     Rule(r"decode_head\.psp_modules\.(\d+)\.1\.conv\.(.+)", r"pyramid.levels.\1.conv.\2"),
     Rule(r"decode_head\.psp_modules\.(\d+)\.1\.bn\.(.+)", r"pyramid.levels.\1.norm.\2"),
@@ -62,12 +61,7 @@ def _classes_and_aux(tensors: Mapping[str, Tensor]) -> dict[str, object]:
 
 
 def _pspnet_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
-    return {
-        **_classes_and_aux(tensors),
-        "backbone": resnet_depth(tensors, "backbone."),
-        "stem": "deep",
-        "align_corners": False,
-    }
+    return {**_classes_and_aux(tensors), "backbone": resnet_depth(tensors, "backbone."), "layout": "mmseg"}
 
 
 def _unet_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:

@@ -9,8 +9,11 @@ from torch import Tensor
 from masklet.weights.remap import Layout, Origin, Rule
 
 DEPTHS = {3 + 4 + 6 + 3: 50, 3 + 4 + 23 + 3: 101, 3 + 8 + 36 + 3: 152}  # blocks: layers
-# Convolutions and norms of the stem are numbered 0 to 7; ours keeps the last norm apart, as every ResNet does.
-STEM = r"(0|1|3|4|6)"
+STEM = ("conv1", "bn1", "relu1", "conv2", "bn2", "relu2", "conv3", "bn3")  # what the numbers in the deep stem mean
+
+
+def deep_stem(theirs: str) -> tuple[Rule, ...]:
+    return tuple(Rule(rf"{theirs}\.{i}\.(.+)", rf"backbone.{name}.\1") for i, name in enumerate(STEM))
 
 
 def resnet_depth(tensors: Mapping[str, Tensor], prefix: str = "") -> str:
@@ -24,8 +27,7 @@ def _options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     return {
         "num_classes": len(tensors["cls.4.weight"]),
         "backbone": resnet_depth(tensors),
-        "stem": "deep",
-        "align_corners": True,
+        "layout": "semseg",
         **aux,
     }
 
@@ -37,8 +39,7 @@ ORIGIN = Origin(
             ("pspnet",),
             (r"layer0\.0\.weight", r"ppm\.features\.0\.1\.weight", r"cls\.4\.weight"),
             (
-                Rule(rf"layer0\.{STEM}\.(.+)", r"backbone.conv1.\1.\2"),
-                Rule(r"layer0\.7\.(.+)", r"backbone.bn1.\1"),
+                *deep_stem("layer0"),
                 Rule(r"layer([1-4])\.(.+)", r"backbone.layer\1.\2"),
                 Rule(r"ppm\.features\.(\d+)\.1\.(.+)", r"pyramid.levels.\1.conv.\2"),
                 Rule(r"ppm\.features\.(\d+)\.2\.(.+)", r"pyramid.levels.\1.norm.\2"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -40,10 +40,11 @@ def _fully_connected(first: int, second: int, last: int) -> tuple[Rule, ...]:
     )
 
 
-def _rgb(backbone: str) -> dict[str, object]:
-    return {"backbone": backbone, "pixels": "imagenet"}
+def _body(backbone: str, pixels: str = "imagenet") -> Callable[[Mapping[str, Tensor]], dict[str, object]]:
+    return lambda tensors: {"backbone": backbone, "pixels": pixels}
 
 
+FCN_MARKS = (r"classifier\.0\.weight", r"classifier\.4\.weight", r"backbone\.layer3\.5\..+")
 VGG_MARKS = (r"features\.0\.weight", r"classifier\.0\.weight", r"classifier\.3\.weight", r"classifier\.6\.weight")
 ALEXNET_MARKS = (r"features\.0\.weight", r"features\.10\.weight", r"classifier\.1\.weight", r"classifier\.4\.weight")
 GOOGLENET_MARKS = (r"inception5b\.branch1\.conv\.weight", r"fc\.weight")
@@ -53,20 +54,18 @@ BODY = (CLASSIFIER, Rule(r"(.+)", r"\1"))
 ORIGIN = Origin(
     "torchvision",
     (
-        Layout(("fcn_resnet101",), (r"classifier\.4\.weight", r"backbone\.layer3\.22\..+"), HEADS, _fcn_options),
-        Layout(("fcn_resnet50",), (r"classifier\.4\.weight", r"backbone\.layer3\.5\..+"), HEADS, _fcn_options),
+        Layout(("fcn_resnet101",), (*FCN_MARKS, r"backbone\.layer3\.22\..+"), HEADS, _fcn_options),
+        Layout(("fcn_resnet50",), FCN_MARKS, HEADS, _fcn_options, without=(r"backbone\.layer3\.6\..+",)),
         *(
-            Layout(
-                FCNS, (*VGG_MARKS, rf"features\.{last}\.weight"), _fully_connected(0, 3, 6), lambda _, n=name: _rgb(n)
-            )
+            Layout(FCNS, (*VGG_MARKS, rf"features\.{last}\.weight"), _fully_connected(0, 3, 6), _body(name))
             for name, last in (("vgg19", 34), ("vgg16", 28), ("vgg13", 22), ("vgg11", 18))
         ),
-        Layout(("fcn32s",), ALEXNET_MARKS, _fully_connected(1, 4, 6), lambda _: _rgb("alexnet")),
+        Layout(("fcn32s",), ALEXNET_MARKS, _fully_connected(1, 4, 6), _body("alexnet")),
         Layout(
             ("fcn32s",),
             GOOGLENET_MARKS,
             (CLASSIFIER, Rule(r"(.+)", r"backbone.backbone.\1")),
-            lambda _: _rgb("googlenet"),
+            _body("googlenet", "tensorflow"),
         ),
         Layout(("backbone",), (r"layer1\.0\.conv1\.weight", r"fc\.weight"), BODY),  # ResNet, ResNeXt
         Layout(("backbone",), (r"features\.0\.(0\.)?weight", r"classifier\..+"), BODY),  # VGG, AlexNet, MobileNet

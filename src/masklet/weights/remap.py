@@ -34,18 +34,20 @@ IDENTITY = (Rule(r"(.+)", r"\1"),)
 class Layout:
     """One published architecture: the keys it is known by, the systems it fits, and how its names become theirs.
 
-    A file has this layout when each of `marks` (regular expressions) matches one of its keys. `options` reads from the
-    tensors what the system must be built with.
+    A file has this layout when each of `marks` (regular expressions) matches one of its keys and none of `without`
+    does. `options` reads from the tensors what the system must be built with.
     """
 
     models: tuple[str, ...]
     marks: tuple[str, ...]
     rules: tuple[Rule, ...]
     options: Callable[[Mapping[str, Tensor]], dict[str, object]] = lambda tensors: {}
+    without: tuple[str, ...] = ()
 
     def matches(self, keys: Iterable[str]) -> bool:
         keys = tuple(keys)
-        return all(any(re.fullmatch(mark, key) for key in keys) for mark in self.marks)
+        here = lambda mark: any(re.fullmatch(mark, key) for key in keys)  # noqa: E731
+        return all(map(here, self.marks)) and not any(map(here, self.without))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,265 @@
+"""FCN: parity with pytorch-fcn stage by stage, the paper's numbers, geometry for every size, staged training."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import masklet
+import oracle
+from conftest import shared
+from masklet.models import build
+from masklet.models.fcn import BODIES, FCN, HIDDEN, Pooled, Skip, Upscore, crop, transplant
+from masklet.parts.dense import receptive_field
+from masklet.structures.errors import UserError
+from masklet.weights import load
+
+TIGHT = 1e-4  # of the standard deviation of each array
+
+
+def small(monkeypatch) -> None:
+    """16 instead of 4096 units in the fully connected layers."""
+    monkeypatch.setattr("masklet.models.fcn.HIDDEN", 16)
+    slim = {name: replace(body, channels=16) if body.channels == HIDDEN else body for name, body in BODIES.items()}
+    monkeypatch.setattr("masklet.models.fcn.BODIES", slim)
+
+
+def count(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def record(model: FCN) -> dict[str, torch.Tensor]:
+    """The maps of the next pass, under the names of the recordings."""
+    kept: dict[str, torch.Tensor] = {}
+    keep = lambda name: lambda _, args, out: kept.__setitem__(name, out.clone())  # noqa: E731
+    pools = [layer for layer in model.backbone.features if isinstance(layer, nn.MaxPool2d)]
+    places = {f"stage.pool{i}": pool for i, pool in enumerate(pools, 1)}
+    places |= {"input.tensor": model.normalize, "stage.score_fr": model.score}
+    places |= {"stage.relu6": model.tail.relu6, "stage.relu7": model.tail.relu7}
+    for level, skip, up in zip((4, 3), model.skips, ("upscore2", "upscore_pool4"), strict=False):
+        places |= {f"stage.score_pool{level}": skip.score, f"stage.{up}": skip.upscore}
+    places["stage.upscore" + ("", "16", "8")[len(model.skips)]] = model.upscore
+    for name, module in places.items():
+        module.register_forward_hook(keep(name))
+    return kept
+
+
+@pytest.mark.parametrize("name", ["fcn32s", "fcn16s", "fcn8s"])
+def test_equals_pytorch_fcn(name, tmp_path):
+    folder = shared("oracles", f"pytorch_{name}")
+    weights = oracle.state_dict(folder)
+    path = tmp_path / "weights.pth"
+    torch.save(weights, path)
+    del weights
+    model = masklet.load(name, weights=path)
+    path.unlink()
+    image, truth = oracle.image(folder), torch.from_numpy(oracle.recorded("in.sem_gt", folder).astype(np.int64))
+    kept = record(model)
+    with torch.inference_mode():
+        kept["logits"] = model(image)
+        losses = model.loss(image, truth[None])
+    arrays = oracle.meta(folder)["arrays"]
+    assert {key for key in arrays if key.startswith(("stage.", "logits", "input."))} == set(kept)
+    for key, value in kept.items():
+        oracle.check(key, value, folder, TIGHT)
+    loss = float(oracle.recorded("loss.mean", folder))
+    assert abs(sum(losses.values()).item() - loss) < 1e-5 * loss
+
+    labels = model.predict(oracle.pixels(folder)).labels.numpy()
+    margin = kept["logits"][0].topk(2, 0).values
+    certain = (margin[0] - margin[1] > 1e-3).numpy()
+    assert certain.mean() > 0.99
+    assert np.array_equal(labels[certain], oracle.recorded("argmax", folder)[0][certain])
+
+    # Negative controls: the right numbers come only with the right order of colours and of classes.
+    controls = oracle.meta(folder)["negative_controls"]
+    with torch.inference_mode():
+        swapped = oracle.difference("logits", model(image.flip(1)), folder)
+    assert swapped > 0.5 * controls["rgb_bgr_swapped"]
+    assert oracle.difference("logits", kept["logits"].roll(1, 1), folder) > 0.5 * controls["class_order_shifted_by_one"]
+    if name == "fcn8s":
+        model.skips[0].scale, model.skips[1].scale = 0.01, 0.0001  # what at-once changes
+        with torch.inference_mode():
+            assert oracle.difference("logits", model(image), folder) > 0.01
+    del model, kept
+    gc.collect()
+
+
+def test_parameter_counts():
+    """134,346,581 and 56,954,261 without the fixed upsampling: the 134 and 57 million of the slide."""
+    with torch.device("meta"):
+        assert count(build("fcn32s")) == 134_346_581
+        assert count(build("fcn16s")) == 134_346_581 + 21 * 513
+        assert count(build("fcn8s")) == 134_346_581 + 21 * 513 + 21 * 257
+        assert count(build("fcn8s_at_once")) == count(build("fcn8s"))
+        assert count(build("fcn32s", backbone="caffenet")) == 56_954_261
+        assert count(build("fcn32s", learned=True)) == 134_346_581 + 21 * 21 * 64 * 64
+        assert round(count(build("fcn32s", backbone="googlenet")) / 1e6) == 6
+
+
+def test_receptive_fields():
+    with torch.device("meta"):
+        for backbone, size in (("vgg16", 404), ("alexnet", 355), ("caffenet", 355)):
+            model = build("fcn32s", backbone=backbone)
+            assert receptive_field(nn.Sequential(model.backbone.features, model.tail)) == (size, 32)
+
+
+@pytest.mark.parametrize("name", ["fcn32s", "fcn16s", "fcn8s", "fcn8s_at_once"])
+def test_every_size_is_covered(name, monkeypatch):
+    small(monkeypatch)
+    with torch.device("meta"):
+        model = build(name, num_classes=2).eval()
+        for side in (*range(1, 70), 227, 301, 480):
+            assert model(torch.empty(1, 3, side, 2 * side + 1)).shape == (1, 2, side, 2 * side + 1)
+
+
+@pytest.mark.parametrize("backbone", ["alexnet", "caffenet", "googlenet", "vgg11_bn"])
+def test_every_size_is_covered_by_other_bodies(backbone, monkeypatch):
+    small(monkeypatch)
+    with torch.device("meta"):
+        model = build("fcn32s", backbone=backbone, num_classes=2).eval()
+        for side in (*range(1, 70), 227, 301, 480):
+            assert model(torch.empty(1, 3, side, 2 * side + 1)).shape == (1, 2, side, 2 * side + 1)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (16, 8), (32, 16), (64, 32)])
+def test_upscore_begins_as_interpolation(kernel, stride):
+    x = torch.rand(1, 3, 6, 5)
+    up = Upscore(3, kernel, stride)
+    assert not list(up.parameters())
+    inner = slice(stride, -stride)
+    margin = (kernel - stride) // 2
+    want = F.interpolate(x, scale_factor=stride, mode="bilinear")
+    got = up(x)[..., margin:-margin, margin:-margin]
+    assert torch.allclose(got[..., inner, inner], want[..., inner, inner], atol=1e-5)
+    assert not torch.allclose(got, want, atol=1e-2)  # at the border it reaches for zeros
+    assert [p.requires_grad for p in Upscore(3, kernel, stride, learned=True).parameters()] == [True]
+
+
+def test_crop_is_where_the_reference_crops():
+    x = torch.arange(100.0).view(1, 1, 10, 10)
+    assert torch.equal(crop(x, 5, torch.empty(1, 1, 3, 4)), x[..., 5:8, 5:9])
+
+
+def test_pixels_stay_where_they_are(monkeypatch):
+    """An object in the image moves the scores at its own place most, for every stride."""
+    small(monkeypatch)
+    for name in ("fcn32s", "fcn8s"):
+        model = build(name, num_classes=2).eval()
+        for score in (model.score, *(skip.score for skip in model.skips)):
+            nn.init.normal_(score.weight, std=0.1)
+        image = torch.full((1, 3, 160, 160), 0.5)
+        shown = image.clone()
+        shown[..., 96:128, 32:64] = 1
+        with torch.no_grad():
+            change = (model(shown) - model(image)).abs().sum((0, 1))
+        total = change.sum()
+        y = (change.sum(1) * torch.arange(160)).sum() / total
+        x = (change.sum(0) * torch.arange(160)).sum() / total
+        assert abs(y - 111.5) < 24
+        assert abs(x - 47.5) < 24
+
+
+def test_stages(monkeypatch):
+    """A net with a new skip begins with the answers of the one before it."""
+    small(monkeypatch)
+    nets = [build(name, num_classes=3).eval() for name in ("fcn32s", "fcn16s", "fcn8s")]
+    nn.init.normal_(nets[0].score.weight)
+    image = torch.rand(1, 3, 64, 80)
+    with torch.no_grad():
+        coarse = nets[0](image)
+        assert coarse.abs().max() > 0
+        for before, after in pairwise(nets):
+            assert after(image).abs().max() == 0
+            assert transplant(before, after) is after
+            assert (after(image) - coarse).abs().max() < 0.15 * coarse.abs().max()
+            for name, value in before.state_dict().items():
+                if not name.startswith("upscore."):
+                    assert torch.equal(value, after.state_dict()[name])
+    with pytest.raises(UserError, match=r"cannot go from 2 skips to 1; transplant\(coarse, fine\) adds skips"):
+        transplant(nets[2], nets[1])
+    with pytest.raises(UserError, match=r"the two nets differ in score\.weight; build both with the same"):
+        transplant(nets[0], build("fcn16s", num_classes=4))
+    with pytest.raises(UserError, match=r"the two nets differ in backbone\.features"):
+        transplant(build("fcn32s", backbone="vgg19", num_classes=3), nets[1])
+
+
+def test_overfits_one_image(monkeypatch):
+    small(monkeypatch)
+    torch.manual_seed(1)
+    model = build("fcn8s", backbone="vgg11", num_classes=3, pixels="imagenet").train()
+    model.tail.drop6.p = model.tail.drop7.p = 0.0
+    truth = torch.zeros(1, 48, 48, dtype=torch.long)
+    truth[:, 8:40, 8:24], truth[:, :, 30:] = 1, 2
+    truth[:, :4] = 255
+    image = F.one_hot(truth.clamp(max=2), 3).permute(0, 3, 1, 2).float() * 0.8
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(60):
+        losses = model.loss(image, truth)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    assert all(p.grad is not None for p in model.parameters())
+    labels = model.predict(image[0]).labels
+    known = truth[0] != 255
+    iou = [
+        ((labels == k) & (truth[0] == k) & known).sum() / (((labels == k) | (truth[0] == k)) & known).sum()
+        for k in range(3)
+    ]
+    assert sum(iou) / 3 > 0.98
+
+
+def test_same_weights_through_our_own_checkpoint(monkeypatch, tmp_path):
+    from masklet.weights import save_checkpoint
+
+    small(monkeypatch)
+    model = build("fcn16s", classes=["sky", "road"], pixels="imagenet").eval()
+    nn.init.normal_(model.score.weight)
+    again = load(save_checkpoint(tmp_path / "fcn.safetensors", model))
+    image = torch.rand(1, 3, 33, 47)
+    with torch.no_grad():
+        assert torch.equal(again(image), model(image))
+    assert again.classes == model.classes
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "fcn32s",
+            {"backbone": "vgg61"},
+            "unknown backbone of fcn32s 'vgg61'; did you mean 'vgg16'? backbones: alexnet, ",
+        ),
+        (
+            "fcn8s",
+            {"backbone": "alexnet"},
+            "unknown backbone of an FCN with skips 'alexnet'; backbones: vgg11, vgg11_bn, ",
+        ),
+        (
+            "fcn8s",
+            {"pixels": "cafe"},
+            "unknown pixels 'cafe'; did you mean 'caffe'? choices: caffe, imagenet, tensorflow",
+        ),
+    ],
+)
+def test_mistakes(name, options, message):
+    with torch.device("meta"), pytest.raises(UserError) as caught:
+        build(name, **options)
+    assert str(caught.value).startswith(message)
+
+
+def test_parts_are_what_they_say():
+    features = nn.Sequential(
+        nn.Conv2d(3, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 4, 3), nn.MaxPool2d(2)
+    )
+    pools = Pooled(features)(torch.rand(1, 3, 5, 6))
+    assert [tuple(pool.shape[1:]) for pool in pools] == [(2, 102, 102), (4, 50, 50)]
+    skip = Skip(4, 3, 1, 0.5, learned=False)
+    assert skip(torch.rand(1, 3, 5, 5), torch.rand(1, 4, 14, 14)).shape == (1, 3, 12, 12)

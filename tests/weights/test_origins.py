@@ -1,0 +1,121 @@
+"""Every recorded or live list of foreign keys fits our models: nothing left over, nothing missing, shapes equal.
+
+All of it without memory: weights and models live on torch's meta device, where tensors have shapes and no values.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import oracle
+from conftest import shared
+from masklet.parts.backbones import build_backbone
+from masklet.structures.errors import UserError
+from masklet.weights import fill, load, recognise
+
+RECORDED = {
+    "pytorch_fcn32s": ("pytorch_fcn", "fcn32s", 21),
+    "pytorch_fcn16s": ("pytorch_fcn", "fcn16s", 21),
+    "pytorch_fcn8s": ("pytorch_fcn", "fcn8s", 21),
+    "semseg_pspnet50": ("semseg", "pspnet", 21),
+    "mmseg_pspnet_r50_d8": ("openmmlab", "pspnet", 19),
+    "mmseg_unet_s5_d16": ("openmmlab", "unet", 2),
+}
+
+
+@pytest.fixture(autouse=True)
+def _shapes_only():
+    with torch.device("meta"):
+        yield
+
+
+def ghosts(folder: Path) -> dict[str, Tensor]:
+    return {key: torch.empty(shape, dtype=getattr(torch, dtype)) for key, shape, dtype in oracle.keys(folder)}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_keys_load(name):
+    weights = ghosts(shared("oracles", name))
+    origin, model, num_classes = RECORDED[name]
+    assert recognise(weights)[0] == origin
+    loaded = load(model, weights=weights)
+    assert len(loaded.classes) == num_classes
+    assert fill(loaded, weights, origin=origin).fresh == ()
+    prefixed = {f"module.{key}": value for key, value in weights.items()}
+    assert load(model, weights={"state_dict": prefixed}, origin=origin).spec == loaded.spec
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_keys_are_wanted_to_the_last(name):
+    weights = ghosts(shared("oracles", name))
+    _, model, num_classes = RECORDED[name]
+    last = next(key for key in reversed(weights) if not key.endswith("num_batches_tracked"))
+    with pytest.raises((UserError, KeyError)):
+        load(model, weights={key: value for key, value in weights.items() if key != last}, num_classes=num_classes)
+    with pytest.raises(UserError, match=r"knows \d+ classes but 7 were asked for"):
+        load(model, weights=weights, num_classes=7)
+    with pytest.raises(UserError, match=r"holds weights of \w+ for [\w ]+, not for seed_fcn"):
+        load("seed_fcn", weights=weights)
+    with pytest.raises(
+        UserError, match=r"the state dict does not say which model it is for; name it, for instance load"
+    ):
+        load("", weights=weights)
+
+
+def test_at_once_is_8s_with_other_numbers():
+    weights = ghosts(shared("oracles", "pytorch_fcn8s"))
+    assert [skip.scale for skip in load("fcn8s_at_once", weights=weights).skips] == [0.01, 0.0001]
+    assert [skip.scale for skip in load("fcn8s", weights=weights).skips] == [1, 1]
+    with pytest.raises(
+        UserError, match="the state dict holds weights of pytorch_fcn for fcn8s or fcn8s_at_once, not for fcn16s"
+    ):
+        load("fcn16s", weights=weights)
+
+
+@pytest.mark.parametrize("name", ["fcn_resnet50", "fcn_resnet101"])
+@pytest.mark.parametrize("aux", [True, False])
+def test_torchvision_segmentation(name, aux):
+    theirs = getattr(torchvision.models.segmentation, name)(
+        weights=None, weights_backbone=None, num_classes=5, aux_loss=aux
+    )
+    loaded = load(name, weights=theirs.state_dict())
+    count = lambda net: sum(p.numel() for p in net.parameters())  # noqa: E731
+    assert count(loaded) == count(theirs)
+    assert len(loaded.classes) == 5
+    other = "fcn_resnet101" if name == "fcn_resnet50" else "fcn_resnet50"
+    with pytest.raises(UserError, match=f"the state dict holds weights of torchvision for {name}, not for {other}"):
+        load(other, weights=theirs.state_dict())
+
+
+BACKBONES = ("resnet18", "resnet50", "vgg16", "vgg11_bn", "alexnet", "mobilenet_v2", "mobilenet_v3_large", "googlenet")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_torchvision_backbones(name):
+    options = {"init_weights": False} if name == "googlenet" else {}
+    theirs = getattr(torchvision.models, name)(weights=None, **options).state_dict()
+    report = fill(build_backbone(name), theirs)
+    assert all(key.startswith(("fc.", "classifier.", "aux")) for key in report.dropped)
+    assert len(report.loaded) + len(report.dropped) == len(theirs)
+    with pytest.raises(UserError):
+        fill(build_backbone("resnet34"), theirs)
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", "vgg19", "alexnet", "googlenet"])
+def test_torchvision_classifiers_become_fcns(backbone):
+    options = {"init_weights": False} if backbone == "googlenet" else {}
+    theirs = getattr(torchvision.models, backbone)(weights=None, **options).state_dict()
+    loaded = load("fcn32s", weights=theirs, num_classes=4, fresh="score.*|upscore.*")
+    assert loaded.spec["options"]["backbone"] == backbone
+    assert loaded.spec["options"]["pixels"] == ("tensorflow" if backbone == "googlenet" else "imagenet")
+    with pytest.raises(
+        UserError, match=r"the state dict lacks . tensors of fcn32s: score\.weight, score\.bias, upscore\.weight"
+    ):
+        load("fcn32s", weights=theirs)
+    if backbone == "vgg16":
+        assert isinstance(load("fcn8s", weights=theirs, fresh="(score|skips|upscore).*"), nn.Module)
