@@ -9,13 +9,30 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from jaxtyping import Float
 from torch import Tensor
 
+from masklet.parts.backbones.alexnet import alexnet, caffenet
 from masklet.parts.backbones.efficientnet_lite import efficientnet_lite0, efficientnet_lite0_classifier
+from masklet.parts.backbones.googlenet import GoogLeNet
+from masklet.parts.backbones.mobilenet import LARGE, SMALL, mobilenet_v2, mobilenet_v3
+from masklet.parts.backbones.resnet import (
+    R18,
+    R34,
+    R50,
+    R101,
+    R152,
+    WIDE50,
+    X50_32X4D,
+    X101_32X8D,
+    X101_64X4D,
+    ResNet,
+)
+from masklet.parts.backbones.vgg import A, B, D, E, vgg
 from masklet.parts.norm import Pixels
 from masklet.structures.errors import UserError
 
@@ -34,7 +51,35 @@ class Backbone(Protocol):
 
 BACKBONES: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
+        "alexnet": alexnet,
+        "caffenet": caffenet,
         "efficientnet_lite0": efficientnet_lite0,
+        "googlenet": GoogLeNet,
+        "mobilenet_v2": mobilenet_v2,
+        "mobilenet_v3_large": partial(mobilenet_v3, LARGE),
+        "mobilenet_v3_small": partial(mobilenet_v3, SMALL),
+        "resnet18": partial(ResNet, R18),
+        "resnet34": partial(ResNet, R34),
+        "resnet50": partial(ResNet, R50),
+        "resnet101": partial(ResNet, R101),
+        "resnet152": partial(ResNet, R152),
+        "resnet18_deep": partial(ResNet, R18, stem="deep"),
+        "resnet34_deep": partial(ResNet, R34, stem="deep"),
+        "resnet50_deep": partial(ResNet, R50, stem="deep"),
+        "resnet101_deep": partial(ResNet, R101, stem="deep"),
+        "resnet152_deep": partial(ResNet, R152, stem="deep"),
+        "resnext50_32x4d": partial(ResNet, X50_32X4D),
+        "resnext101_32x8d": partial(ResNet, X101_32X8D),
+        "resnext101_64x4d": partial(ResNet, X101_64X4D),
+        "vgg11": partial(vgg, A),
+        "vgg13": partial(vgg, B),
+        "vgg16": partial(vgg, D),
+        "vgg19": partial(vgg, E),
+        "vgg11_bn": partial(vgg, A, batch_norm=True),
+        "vgg13_bn": partial(vgg, B, batch_norm=True),
+        "vgg16_bn": partial(vgg, D, batch_norm=True),
+        "vgg19_bn": partial(vgg, E, batch_norm=True),
+        "wide_resnet50_2": partial(ResNet, WIDE50),
     }
 )
 
