@@ -556,7 +556,7 @@ def test_bundled_data_is_clean():
 def test_every_code_is_described_and_every_described_code_is_used():
     used = {line.split()[1] for _, lines in CASES.values() for line in lines}
     used |= {line.split()[1] for _, _, _, lines in OTHER.values() for line in lines}
-    elsewhere = {"folder", "no_permission", "too_large"}
+    elsewhere = {"folder", "no_permission", "too_large", "bad_region"}
     assert used | elsewhere == set(CODES)
 
 

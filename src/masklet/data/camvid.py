@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from masklet.data.pairs import Coding, Listing, divided_files, empty, existing, keyed
+from masklet.data.pairs import Coding, Listing, divided_files, empty, existing, keyed, prefixed
 from masklet.structures import Classes
 
 CLASSES = Classes(
@@ -30,8 +30,8 @@ def list_camvid(root: Path, split: str = "train") -> Listing:
     existing(root, split)
     if (root / "trainannot").is_dir():
         names = [n for n in ("train", "val", "test") if split in (n, "all") and (root / n).is_dir()]
-        images = [(f"{n}/{key}", path) for n in names for key, path in keyed(root / n)]
-        labels = [(f"{n}/{key}", path) for n in names for key, path in keyed(root / f"{n}annot")]
+        images = [entry for n in names for entry in prefixed(n, keyed(root / n), split)]
+        labels = [entry for n in names for entry in prefixed(n, keyed(root / f"{n}annot"), split)]
         if not images:
             raise empty(root / split)
     else:

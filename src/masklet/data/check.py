@@ -73,6 +73,7 @@ CODES = MappingProxyType(
         "mask_smoothed": "the mask was resized with smoothing",
         "label_outside": "the mask holds values that are no class",
         "all_ignored": "the mask ignores every pixel",
+        "bad_region": "a region drawn by hand has no class or no area",
     }
 )
 
@@ -337,7 +338,7 @@ def _about_all(listing: Listing, summary: Summary, complete: bool) -> list[Findi
             f"the masks hold {describe(labels)}, but the {len(ids)} classes are stored as {describe(ids)}",
             f"subtract 1, or begin the list in classes.txt with `1: {coding.classes.names[0]}`",
         )
-    elif complete and summary.readable and listing.split == "all" and not coding.by_color:
+    elif complete and 0 < summary.readable == summary.masks and listing.split == "all":
         absent = [name for name, number in zip(coding.classes.names, ids, strict=True) if number not in values]
         if absent:
             more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""

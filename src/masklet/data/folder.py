@@ -34,6 +34,7 @@ from masklet.data.pairs import (
     existing,
     keep_split,
     keyed,
+    prefixed,
     split_folders,
     subfolder,
 )
@@ -83,9 +84,10 @@ def _choose(root: Path, split: str, everything: dict[str, tuple[Entries, Entries
     if "" in everything:
         images, masks = everything[""]
         wanted = _split_rule(root, split, [key for key, _ in images])
-        return [e for e in images if e[0] in wanted], [e for e in masks if e[0] in wanted or split == "all"]
+        known = {key for key, _ in images}  # a mask without image is wrong in every split
+        return [e for e in images if e[0] in wanted], [e for e in masks if e[0] in wanted or e[0] not in known]
     if split == "all":
-        each = [([(f"{n}/{k}", p) for k, p in i], [(f"{n}/{k}", p) for k, p in m]) for n, (i, m) in everything.items()]
+        each = [(prefixed(n, images, split), prefixed(n, masks, split)) for n, (images, masks) in everything.items()]
         return [e for images, _ in each for e in images], [e for _, masks in each for e in masks]
     names = [f.name for f in (*split_folders(root, split), *_image_splits(root, split))]
     if not names:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 import torch
@@ -31,6 +31,12 @@ SPLIT_FOLDERS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
+
+
+if TYPE_CHECKING:
+    Samples = Sequence[Sample]
+else:
+    Samples = Sequence  # the bare class: run-time type checks would open a random sample to see what it is
 
 
 @dataclass(frozen=True)
@@ -182,11 +188,12 @@ class Listing:
                     )
                 first.setdefault(key, path)
         other_case = {key.casefold(): key for key in labels}
+        suffixed = {re.sub(r"[_\-. ][A-Za-z]+$", "", key): key for key in labels if key not in images}
         for key, path in self.images:
             if key not in labels:
                 hint = "add the mask, or remove the image"
-                if near := [k for k in labels if k.startswith(key) and k not in images]:
-                    hint = f"is it {near[0]!r}? pass mask_suffix={near[0][len(key) :]!r}"
+                if key in suffixed:
+                    hint = f"is it {suffixed[key]!r}? pass mask_suffix={suffixed[key][len(key) :]!r}"
                 elif key.casefold() in other_case:
                     hint = f"there is {other_case[key.casefold()]!r}; upper and lower case must agree"
                 found.append(Finding(str(path), "image_without_mask", f"no mask is called {key!r}", hint))
@@ -213,7 +220,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Pairs(Sequence[Sample]):
+class Pairs(Samples):
     """A semantic data set on disk: one label file beside every image."""
 
     name: str
@@ -306,7 +313,7 @@ def divided_files(
     """Files of the layout `images/<split>` beside `labels/<split>`."""
     folders = subfolder(root, images, "image"), subfolder(root, labels, "mask")
     pictures, masks = (
-        [(_prefixed(f, key, split), p) for f in split_folders(folder, split) for key, p in keyed(f)]
+        [entry for f in split_folders(folder, split) for entry in prefixed(f.name, keyed(f), split)]
         for folder in folders
     )
     if not split_folders(folders[0], split):
@@ -322,8 +329,9 @@ def divided_files(
     return pictures, masks
 
 
-def _prefixed(folder: Path, key: str, split: str) -> str:
-    return f"{folder.name}/{key}" if split == "all" else key
+def prefixed(name: str, entries: list[tuple[str, Path]], split: str) -> list[tuple[str, Path]]:
+    """Keys of one split folder; `all` puts the folder's name before them, as two splits may use a name twice."""
+    return [(f"{name}/{key}", path) for key, path in entries] if split == "all" else entries
 
 
 def empty(folder: Path) -> SourceError:

@@ -17,6 +17,7 @@ from masklet.data.folder import list_folder
 from masklet.data.pairs import Listing
 from masklet.data.pets import list_pets
 from masklet.data.synthetic import synthetic
+from masklet.data.via import via
 from masklet.data.voc import list_voc
 from masklet.structures import Classes, Sample
 from masklet.structures.errors import UserError
@@ -47,6 +48,7 @@ SOURCES: Mapping[str, Callable[..., Listing | Dataset]] = MappingProxyType(
         "voc": list_voc,
         "cityscapes": list_cityscapes,
         "ade20k": list_ade20k,
+        "via": via,
         "synthetic": synthetic,
     }
 )

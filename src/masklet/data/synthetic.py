@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32
 
+from masklet.data.pairs import Samples
 from masklet.structures import Classes, Instances, Masks, Sample
 from masklet.structures.errors import UserError
 
@@ -271,7 +272,7 @@ KINDS = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Synthetic(Sequence[Sample]):
+class Synthetic(Samples):
     """A data set that is drawn sample by sample."""
 
     name: str
