@@ -82,7 +82,7 @@ def test_truth_can_be_a_data_set(tmp_path):
         (["{pred}", "{truth}", "--classes", ","], "--classes is empty", "write names with commas"),
         (["{pred}/x", "{truth}"], "{pred}/x does not exist", "name the folder of the pictures"),
         (["{pred}/a.png", "{truth}"], "{pred}/a.png is not a folder", "name the folder of the pictures"),
-        (["{pred}", "{tmp}"], "{tmp} holds no label pictures", "they should be index pictures, for example PNG"),
+        (["{pred}", "{tmp}"], "the truth holds no label pictures", "they should be index pictures, for example PNG"),
         (
             ["{truth}", "{more}"],
             "{truth} has no prediction for 'c' (2 of 3 are missing)",

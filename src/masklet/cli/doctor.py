@@ -38,7 +38,7 @@ def doctor(json: Json = False) -> Report:
     from masklet.weights import CATALOG
 
     versions = {name: _version(name) for name in PACKAGES}
-    extras = {
+    extras: dict[str, dict[str, Any]] = {
         extra: {"installed": not (gone := [m for m in modules if find_spec(m) is None]), "missing": gone, "for": what}
         for extra, (modules, what) in EXTRAS.items()
     }

@@ -149,7 +149,11 @@ def _validation(name: str, data: Path, count: int) -> list[tuple[str, str, Any, 
         return []
     source = open_source(f"{subject.kind}:{data / subject.folder}", split="val")
     picked = [source[(2 * i + 1) * len(source) // (2 * count)] for i in range(min(count, len(source)))]
-    return [(s.name, Path(s.name).name, s.image, SemanticMap(s.semantic, source.classes)) for s in picked]
+    return [
+        (s.name, Path(s.name).name, s.image, SemanticMap(s.semantic, source.classes))
+        for s in picked
+        if s.semantic is not None
+    ]
 
 
 def _look(model: nn.Module, title: str, photo: UInt8[np.ndarray, "h w 3"], truth: SemanticMap | None) -> Shown:
@@ -240,7 +244,7 @@ def _section(name: str, found: Sequence[Shown]) -> str:
         f"<span>{len(classes)} classes</span>",
         f"<span>{_median([s.seconds for s in found]):.2f} s per picture</span>",
     ]
-    if "miou" in note.get("scores", {}):
+    if entry is not None and "miou" in note.get("scores", {}):
         facts.append(
             f"<span>mean IoU on all of {html.escape(entry.data)} val <b>{note['scores']['miou']:.3f}</b></span>"
         )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import Integer
 from torch import Tensor
 
 from masklet.data.images import list_images, read_labels
+from masklet.data.sources import Dataset
 from masklet.metrics.semantic import SemanticScore
-from masklet.structures import Classes
+from masklet.structures import Classes, Sample
 from masklet.structures.errors import UserError
 
 __all__ = ["score_files"]
@@ -21,7 +21,7 @@ SUFFIXES = ("", "_index", "_pred", "_prediction")  # after the name of the truth
 
 def score_files(
     predictions: Path,
-    truth: Path | Any,
+    truth: Path | Dataset,
     *,
     classes: Classes | int | None = None,
     ignore: int = 255,
@@ -34,32 +34,45 @@ def score_files(
     `truth` is a folder of index pictures or an opened data set, whose reader knows what its values mean. Without
     `classes` a folder has as many as its highest label asks for. Files without a partner in the truth are left alone.
     """
-    there = {path.stem: path for path in list_images(_folder(predictions))}
-    from_folder = isinstance(truth, Path)
-    if from_folder:
+    if isinstance(truth, Path):
         files = list_images(_folder(truth))
+        partners = _partners(predictions, files)
+        if classes is None:
+            classes = 1 + max(_highest(read_labels(path), ignore) for path in (*partners, *files))
+        maps = map(read_labels, files)
     else:
-        files, classes, ignore = [truth.paths(i)[0] for i in range(len(truth))], truth.classes, truth.classes.ignore
+        partners = _partners(predictions, [truth.paths(i)[0] for i in range(len(truth))])
+        classes, ignore, maps = truth.classes, truth.classes.ignore, map(_labels, truth)
+    score = SemanticScore(classes, ignore=ignore, mode=mode, absent=absent)
+    for done, (partner, labels) in enumerate(zip(partners, maps, strict=True), 1):
+        try:
+            score.update(read_labels(partner), labels)
+        except ValueError as error:
+            raise UserError(f"{partner}: {error}") from error  # which of the files
+        if progress is not None:
+            progress(done, len(partners))
+    return score
+
+
+def _partners(predictions: Path, files: Sequence[Path]) -> list[Path]:
+    """The prediction for each file; none may be missing."""
     if not files:
-        raise UserError(f"{truth} holds no label pictures", hint="they should be index pictures, for example PNG")
-    partners = [next((there[f.stem + s] for s in SUFFIXES if f.stem + s in there), None) for f in files]
-    if missing := [file.stem for file, partner in zip(files, partners, strict=True) if partner is None]:
+        raise UserError("the truth holds no label pictures", hint="they should be index pictures, for example PNG")
+    there = {path.stem: path for path in list_images(_folder(predictions))}
+    found = [next((there[f.stem + s] for s in SUFFIXES if f.stem + s in there), None) for f in files]
+    if missing := [file.stem for file, partner in zip(files, found, strict=True) if partner is None]:
         more = f" ({len(missing)} of {len(files)} are missing)" if len(missing) > 1 else ""
         raise UserError(
             f"{predictions} has no prediction for {missing[0]!r}{more}",
             hint=f"call it {missing[0]}.png or {missing[0]}_index.png",
         )
-    if classes is None:
-        classes = 1 + max(_highest(read_labels(path), ignore) for path in (*partners, *files))
-    score = SemanticScore(classes, ignore=ignore, mode=mode, absent=absent)
-    for i, (partner, file) in enumerate(zip(partners, files, strict=True)):
-        try:
-            score.update(read_labels(partner), read_labels(file) if from_folder else truth[i].semantic)
-        except ValueError as error:
-            raise UserError(f"{partner}: {error}") from error  # which of the files
-        if progress is not None:
-            progress(i + 1, len(files))
-    return score
+    return [partner for partner in found if partner is not None]
+
+
+def _labels(sample: Sample) -> Tensor:
+    if sample.semantic is None:
+        raise UserError(f"{sample.name} has no label map", hint="score against data with masks")
+    return sample.semantic
 
 
 def _folder(path: Path) -> Path:
