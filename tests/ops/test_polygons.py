@@ -13,7 +13,8 @@ from masklet.ops import polygons, rle
 
 
 @st.composite
-def noise(draw, side=st.integers(1, 16)):
+def noise(draw):
+    side = st.integers(1, 16)
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     return rng.random((draw(side), draw(side))) < rng.choice([0, 0.1, 0.3, 0.5, 0.7, 0.9, 1])
 

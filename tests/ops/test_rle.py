@@ -11,9 +11,9 @@ from masklet.ops import rle
 
 
 @st.composite
-def stacks(draw, n=st.just(1), side=st.integers(1, 14)):
+def stacks(draw, least=1, most=1):
     """Random masks: noise of any density, or whole columns (whose runs go on in the next column)."""
-    count, h, w = draw(n), draw(side), draw(side)
+    count, h, w = draw(st.integers(least, most)), draw(st.integers(1, 14)), draw(st.integers(1, 14))
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     masks = rng.random((count, h, w)) < rng.choice([0, 0.05, 0.3, 0.5, 0.9, 1], (count, 1, 1))
     if draw(st.booleans()):
@@ -70,7 +70,7 @@ def test_crop_is_the_mask_inside_its_box(masks):
 
 
 @settings(max_examples=60, deadline=None)
-@given(stacks(n=st.integers(1, 5)), st.booleans())
+@given(stacks(1, 5), st.booleans())
 def test_merge_equals_pycocotools(masks, intersect):
     merged = rle.merge(rle.encode_many(masks), intersect)
     assert np.array_equal(rle.decode(merged), masks.all(0) if intersect else masks.any(0))
@@ -78,7 +78,7 @@ def test_merge_equals_pycocotools(masks, intersect):
 
 
 @settings(max_examples=60, deadline=None)
-@given(stacks(n=st.integers(2, 6)), st.integers(0, 2**31))
+@given(stacks(2, 6), st.integers(0, 2**31))
 def test_iou_equals_pycocotools(masks, seed):
     crowd = np.random.default_rng(seed).random(len(masks)) < 0.5
     a, theirs = rle.encode_many(masks), [reference(m) for m in masks]

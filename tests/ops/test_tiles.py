@@ -1,5 +1,6 @@
 """Tiles cover the image, stay inside it, overlap as asked, and blend to a positive weight everywhere."""
 
+import itertools
 import math
 
 import pytest
@@ -27,7 +28,7 @@ def test_windows_cover_everything(size, tile, overlap):
     assert cover.min() >= 1
     assert len(set(found)) == len(found)
     starts = sorted({w[1] for w in found})
-    shared = [a + min(tile[1], size[1]) - b for a, b in zip(starts, starts[1:], strict=False)]
+    shared = [a + min(tile[1], size[1]) - b for a, b in itertools.pairwise(starts)]
     assert all(s >= math.floor(tile[1] * overlap - 1e-6) for s in shared)
 
 

@@ -54,6 +54,8 @@ class Classes:
         n = len(self.names)
         if n == 0:
             raise UserError("there are no classes", hint="name at least one")
+        if bad := [color for color in self.colors if len(color) != 3]:
+            raise UserError(f"the colour {tuple(bad[0])} is not R, G, B", hint="give three numbers in 0..255")
         put("colors", tuple((int(r), int(g), int(b)) for r, g, b in self.colors) or default_colors(n))
         put("things", tuple(bool(t) for t in self.things) or (False,) * n)
         put("ids", tuple(int(i) for i in self.ids) or tuple(range(n)))
@@ -62,7 +64,8 @@ class Classes:
             if len(getattr(self, what)) != n:
                 raise UserError(f"{n} classes but {len(getattr(self, what))} {what}", hint="give one for each class")
         for what, values in (("name", self.names), ("id", self.ids)):
-            if twice := next((v for i, v in enumerate(values) if v in values[:i]), None) if n < 2**12 else None:
+            if len(set(values)) != n:
+                twice = next(v for i, v in enumerate(values) if v in values[:i])
                 raise UserError(f"two classes have the {what} {twice!r}", hint=f"every {what} must be different")
         for name, color in zip(self.names, self.colors, strict=True):
             if not all(0 <= v <= 255 for v in color):
@@ -70,8 +73,8 @@ class Classes:
         if 0 <= self.ignore < n:
             hint = "choose a number that is not a class, such as 255" if n <= 255 else "use 65535 or -1"
             raise UserError(f"ignore={self.ignore} is also the class {self.names[self.ignore]!r}", hint=hint)
-        if bad := [i for i in self.unscored if not 0 <= i < n]:
-            raise UserError(f"unscored class {bad[0]} does not exist", hint=f"classes are 0..{n - 1}")
+        if missing := [i for i in self.unscored if not 0 <= i < n]:
+            raise UserError(f"unscored class {missing[0]} does not exist", hint=f"classes are 0..{n - 1}")
 
     @classmethod
     def default(cls, n: int, ignore: int = 255) -> Classes:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from masklet.structures.errors import UserError
 
 _HINT = "choose objects with a number, a slice, a list of numbers, or a tensor of numbers or bools"
-Keep = int | slice | Sequence[int] | Sequence[bool] | Tensor
+Keep = int | slice | Sequence[int] | Sequence[bool] | Tensor | np.ndarray
 
 
 def positions(keep: Keep, n: int) -> list[int]:
