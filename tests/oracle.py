@@ -45,14 +45,21 @@ def keys(folder: Path) -> list[tuple[str, list[int], str]]:
     return json.loads((folder / "keys.json").read_text())
 
 
-def state_dict(folder: Path) -> dict[str, Tensor]:
-    """The weights that the reference ran with, remade from their names."""
+def state_dict(folder: Path, known: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The weights that the reference ran with, remade from their names.
+
+    `known`, if given, remembers tensors for the next fixture that has them too (name, shape and gain equal).
+    """
     gains, fill = meta(folder)["gains"], keyfill(folder).fill
+    known = {} if known is None else known
     out = {}
     for key, shape, dtype in keys(folder):
         if dtype.startswith("float"):
             gain = next((g for pattern, g in gains if re.search(pattern, key)), 1.0)
-            out[key] = torch.from_numpy(fill(key, tuple(shape), gain=gain))
+            name = f"{key} {shape} {gain}"
+            known[name] = out[key] = (
+                known[name] if name in known else torch.from_numpy(fill(key, tuple(shape), gain=gain))
+            )
         elif key.endswith("num_batches_tracked"):
             out[key] = torch.tensor(0)
     return out

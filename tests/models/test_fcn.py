@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,8 +15,10 @@ import masklet
 import oracle
 from conftest import shared
 from masklet.models import build
-from masklet.models.fcn import BODIES, FCN, HIDDEN, Pooled, Skip, Upscore, crop, transplant
+from masklet.models.fcn import BODIES, FCN, HIDDEN, Pooled, Skip, Upscore, crop, transplant, zero_score
 from masklet.parts.dense import receptive_field
+from masklet.parts.norm import IMAGENET, Normalize
+from masklet.structures import Classes
 from masklet.structures.errors import UserError
 from masklet.weights import load
 
@@ -51,45 +52,62 @@ def record(model: FCN) -> dict[str, torch.Tensor]:
     return kept
 
 
+@pytest.fixture(scope="module")
+def known() -> dict[str, torch.Tensor]:
+    """Tensors that the three recorded nets share; making 134 million numbers takes seconds."""
+    return {}
+
+
 @pytest.mark.parametrize("name", ["fcn32s", "fcn16s", "fcn8s"])
-def test_equals_pytorch_fcn(name, tmp_path):
+def test_equals_pytorch_fcn(name, tmp_path, known, monkeypatch):
     folder = shared("oracles", f"pytorch_{name}")
-    weights = oracle.state_dict(folder)
     path = tmp_path / "weights.pth"
-    torch.save(weights, path)
-    del weights
+    torch.save(oracle.state_dict(folder, known), path)
     model = masklet.load(name, weights=path)
     path.unlink()
-    image, truth = oracle.image(folder), torch.from_numpy(oracle.recorded("in.sem_gt", folder).astype(np.int64))
+    image = oracle.image(folder)
     kept = record(model)
     with torch.inference_mode():
         kept["logits"] = model(image)
-        losses = model.loss(image, truth[None])
     arrays = oracle.meta(folder)["arrays"]
     assert {key for key in arrays if key.startswith(("stage.", "logits", "input."))} == set(kept)
     for key, value in kept.items():
         oracle.check(key, value, folder, TIGHT)
-    loss = float(oracle.recorded("loss.mean", folder))
-    assert abs(sum(losses.values()).item() - loss) < 1e-5 * loss
-
-    labels = model.predict(oracle.pixels(folder)).labels.numpy()
-    margin = kept["logits"][0].topk(2, 0).values
-    certain = (margin[0] - margin[1] > 1e-3).numpy()
-    assert certain.mean() > 0.99
-    assert np.array_equal(labels[certain], oracle.recorded("argmax", folder)[0][certain])
 
     # Negative controls: the right numbers come only with the right order of colours and of classes.
     controls = oracle.meta(folder)["negative_controls"]
-    with torch.inference_mode():
-        swapped = oracle.difference("logits", model(image.flip(1)), folder)
-    assert swapped > 0.5 * controls["rgb_bgr_swapped"]
+    assert oracle.difference("input.tensor", model.normalize(image.flip(1)), folder) > 0.5
     assert oracle.difference("logits", kept["logits"].roll(1, 1), folder) > 0.5 * controls["class_order_shifted_by_one"]
-    if name == "fcn8s":
-        model.skips[0].scale, model.skips[1].scale = 0.01, 0.0001  # what at-once changes
+    if name == "fcn32s":
         with torch.inference_mode():
-            assert oracle.difference("logits", model(image), folder) > 0.01
-    del model, kept
-    gc.collect()
+            assert oracle.difference("logits", model(image.flip(1)), folder) > 0.5 * controls["rgb_bgr_swapped"]
+
+    monkeypatch.setattr(
+        model, "scores", lambda images, logits=kept["logits"]: logits
+    )  # the same image again: no need to run the net
+    truth = torch.from_numpy(oracle.recorded("in.sem_gt", folder).astype(np.int64))
+    loss = float(oracle.recorded("loss.mean", folder))
+    assert abs(sum(model.loss(image, truth[None]).values()).item() - loss) < 1e-5 * loss
+    labels = model.predict(oracle.pixels(folder)).labels.numpy()
+    best, second = kept["logits"][0].topk(2, 0).values
+    certain = (best - second > 1e-3).numpy()
+    assert certain.mean() > 0.99
+    assert np.array_equal(labels[certain], oracle.recorded("argmax", folder)[0][certain])
+
+
+def test_at_once_is_8s_with_scaled_skips(monkeypatch):
+    small(monkeypatch)
+    plain, at_once = (build(name, backbone="vgg11", num_classes=2).eval() for name in ("fcn8s", "fcn8s_at_once"))
+    for score in (plain.score, *(skip.score for skip in plain.skips)):
+        nn.init.normal_(score.weight)
+    at_once.load_state_dict(plain.state_dict())
+    image = torch.rand(1, 3, 20, 30)
+    with torch.no_grad():
+        want, got = plain(image), at_once(image)
+        assert not torch.allclose(got, want, rtol=0.01)
+        at_once.skips[0].score.weight *= 100
+        at_once.skips[1].score.weight *= 10_000
+        assert torch.allclose(at_once(image), want, rtol=1e-4, atol=1e-4 * float(want.abs().max()))
 
 
 def test_parameter_counts():
@@ -125,7 +143,7 @@ def test_every_size_is_covered_by_other_bodies(backbone, monkeypatch):
     small(monkeypatch)
     with torch.device("meta"):
         model = build("fcn32s", backbone=backbone, num_classes=2).eval()
-        for side in (*range(1, 70), 227, 301, 480):
+        for side in (*range(1, 34), 227, 301):
             assert model(torch.empty(1, 3, side, 2 * side + 1)).shape == (1, 2, side, 2 * side + 1)
 
 
@@ -143,34 +161,51 @@ def test_upscore_begins_as_interpolation(kernel, stride):
     assert [p.requires_grad for p in Upscore(3, kernel, stride, learned=True).parameters()] == [True]
 
 
-def test_crop_is_where_the_reference_crops():
+def centre(layers, pixel: float = 0.0, stride: int = 1) -> tuple[float, int]:
+    """Where in the image the middle of what the first unit sees is, and how far apart units are."""
+    for kernel, step, padding in layers:
+        pixel, stride = pixel + ((kernel - 1) / 2 - padding) * stride, stride * step
+    return pixel, stride
+
+
+POOL, SAME, FIRST = (2, 2, 0), (3, 1, 1), (3, 1, 100)
+VGG16 = (FIRST, SAME, POOL, SAME, SAME, POOL, *(SAME, SAME, SAME, POOL) * 3, (7, 1, 0))
+ALEXNET = ((11, 4, 100), (3, 2, 0), (5, 1, 2), (3, 2, 0), SAME, SAME, SAME, (3, 2, 0), (6, 1, 0))
+GOOGLENET = ((7, 2, 3), (3, 2, 0), SAME, (3, 2, 0), SAME, SAME, (3, 2, 0), *(SAME,) * 5, POOL, SAME, SAME)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layers"), [("vgg16", VGG16), ("alexnet", ALEXNET), ("caffenet", ALEXNET), ("googlenet", GOOGLENET)]
+)
+def test_scores_lie_over_what_they_saw(backbone, layers, monkeypatch):
+    """Unit i of the coarse scores is spread around 32 i + (kernel - 1) / 2; there the image begins at the offset."""
+    small(monkeypatch)
+    with torch.device("meta"):
+        coarse = build("fcn32s", backbone=backbone)
+        pixel, stride = centre(layers)
+        assert stride == 32
+        assert coarse.offset == (coarse.upscore.weight.shape[-1] - 1) / 2 - pixel
+        if backbone != "vgg16":
+            return
+        for name in ("fcn16s", "fcn8s"):
+            net, pixel, stride = build(name), centre(VGG16)[0], 32
+            for skip, cut in zip(net.skips, (14, 10), strict=False):  # layers up to pool4, pool3
+                stride //= 2
+                pixel -= (skip.upscore.weight.shape[-1] - 1) / 2 * stride
+                assert centre(VGG16[:cut])[1] == stride
+                assert skip.offset * stride == pixel - centre(VGG16[:cut])[0]
+            assert net.offset == (net.upscore.weight.shape[-1] - 1) / 2 - pixel
+
+
+def test_crop():
     x = torch.arange(100.0).view(1, 1, 10, 10)
     assert torch.equal(crop(x, 5, torch.empty(1, 1, 3, 4)), x[..., 5:8, 5:9])
-
-
-def test_pixels_stay_where_they_are(monkeypatch):
-    """An object in the image moves the scores at its own place most, for every stride."""
-    small(monkeypatch)
-    for name in ("fcn32s", "fcn8s"):
-        model = build(name, num_classes=2).eval()
-        for score in (model.score, *(skip.score for skip in model.skips)):
-            nn.init.normal_(score.weight, std=0.1)
-        image = torch.full((1, 3, 160, 160), 0.5)
-        shown = image.clone()
-        shown[..., 96:128, 32:64] = 1
-        with torch.no_grad():
-            change = (model(shown) - model(image)).abs().sum((0, 1))
-        total = change.sum()
-        y = (change.sum(1) * torch.arange(160)).sum() / total
-        x = (change.sum(0) * torch.arange(160)).sum() / total
-        assert abs(y - 111.5) < 24
-        assert abs(x - 47.5) < 24
 
 
 def test_stages(monkeypatch):
     """A net with a new skip begins with the answers of the one before it."""
     small(monkeypatch)
-    nets = [build(name, num_classes=3).eval() for name in ("fcn32s", "fcn16s", "fcn8s")]
+    nets = [build(name, num_classes=3, backbone="vgg11").eval() for name in ("fcn32s", "fcn16s", "fcn8s")]
     nn.init.normal_(nets[0].score.weight)
     image = torch.rand(1, 3, 64, 80)
     with torch.no_grad():
@@ -179,48 +214,55 @@ def test_stages(monkeypatch):
         for before, after in pairwise(nets):
             assert after(image).abs().max() == 0
             assert transplant(before, after) is after
-            assert (after(image) - coarse).abs().max() < 0.15 * coarse.abs().max()
+            assert torch.corrcoef(torch.stack([after(image).flatten(), coarse.flatten()]))[0, 1] > 0.97
             for name, value in before.state_dict().items():
                 if not name.startswith("upscore."):
                     assert torch.equal(value, after.state_dict()[name])
     with pytest.raises(UserError, match=r"cannot go from 2 skips to 1; transplant\(coarse, fine\) adds skips"):
         transplant(nets[2], nets[1])
     with pytest.raises(UserError, match=r"the two nets differ in score\.weight; build both with the same"):
-        transplant(nets[0], build("fcn16s", num_classes=4))
+        transplant(nets[0], build("fcn16s", num_classes=4, backbone="vgg11"))
     with pytest.raises(UserError, match=r"the two nets differ in backbone\.features"):
-        transplant(build("fcn32s", backbone="vgg19", num_classes=3), nets[1])
+        transplant(build("fcn32s", backbone="vgg13", num_classes=3), nets[1])
 
 
-def test_overfits_one_image(monkeypatch):
-    small(monkeypatch)
-    torch.manual_seed(1)
-    model = build("fcn8s", backbone="vgg11", num_classes=3, pixels="imagenet").train()
-    model.tail.drop6.p = model.tail.drop7.p = 0.0
-    truth = torch.zeros(1, 48, 48, dtype=torch.long)
-    truth[:, 8:40, 8:24], truth[:, :, 30:] = 1, 2
+def tiny(num_classes: int) -> FCN:
+    """An FCN-8s of the real geometry with a handful of channels."""
+    widths, layers = (3, 12, 16, 24, 24, 24), []
+    for before, after in pairwise(widths):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    tail = nn.Sequential(nn.Conv2d(24, 24, 7), nn.ReLU())
+    skips = [Skip(24, num_classes, 5, 1.0, False), Skip(24, num_classes, 9, 1.0, True)]
+    score = zero_score(24, num_classes)
+    net = FCN(Normalize(*IMAGENET), Pooled(nn.Sequential(*layers)), tail, score, skips, Upscore(num_classes, 16, 8), 31)
+    net.classes = Classes.default(num_classes)
+    return net
+
+
+def test_learns_an_image_by_heart():
+    model = tiny(3).train()
+    truth = torch.zeros(1, 64, 64, dtype=torch.long)
+    truth[:, 16:48, 8:24], truth[:, :, 40:] = 1, 2
+    image = F.one_hot(truth, 3).permute(0, 3, 1, 2).float() * 0.8
     truth[:, :4] = 255
-    image = F.one_hot(truth.clamp(max=2), 3).permute(0, 3, 1, 2).float() * 0.8
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    for _ in range(60):
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(100):
         losses = model.loss(image, truth)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
     assert all(p.grad is not None for p in model.parameters())
-    labels = model.predict(image[0]).labels
-    known = truth[0] != 255
-    iou = [
-        ((labels == k) & (truth[0] == k) & known).sum() / (((labels == k) | (truth[0] == k)) & known).sum()
-        for k in range(3)
-    ]
-    assert sum(iou) / 3 > 0.98
+    labels, known = model.predict(image[0]).labels, truth[0] != 255
+    both = [((labels == k) & (truth[0] == k) & known).sum().item() for k in range(3)]
+    either = [(((labels == k) | (truth[0] == k)) & known).sum().item() for k in range(3)]
+    assert sum(a / b for a, b in zip(both, either, strict=True)) / 3 > 0.98
 
 
 def test_same_weights_through_our_own_checkpoint(monkeypatch, tmp_path):
     from masklet.weights import save_checkpoint
 
     small(monkeypatch)
-    model = build("fcn16s", classes=["sky", "road"], pixels="imagenet").eval()
+    model = build("fcn16s", classes=["sky", "road"], backbone="vgg11", pixels="imagenet").eval()
     nn.init.normal_(model.score.weight)
     again = load(save_checkpoint(tmp_path / "fcn.safetensors", model))
     image = torch.rand(1, 3, 33, 47)
@@ -234,8 +276,8 @@ def test_same_weights_through_our_own_checkpoint(monkeypatch, tmp_path):
     [
         (
             "fcn32s",
-            {"backbone": "vgg61"},
-            "unknown backbone of fcn32s 'vgg61'; did you mean 'vgg16'? backbones: alexnet, ",
+            {"backbone": "vgg_16"},
+            "unknown backbone of fcn32s 'vgg_16'; did you mean 'vgg16'? backbones: alexnet, ",
         ),
         (
             "fcn8s",

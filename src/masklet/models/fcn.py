@@ -183,7 +183,7 @@ BODIES: Mapping[str, Body] = MappingProxyType(
         **{name: Body(_classifier(name, 512, 7), HIDDEN, kernel=64, offset=19) for name in VGG},
         "alexnet": Body(_classifier("alexnet", 256, 6), HIDDEN, kernel=63, offset=18),
         "caffenet": Body(_classifier("caffenet", 256, 6), HIDDEN, kernel=63, offset=18),
-        "googlenet": Body(lambda: (Coarsest(build_backbone("googlenet")), nn.Identity()), 1024, kernel=64, offset=16),
+        "googlenet": Body(lambda: (Coarsest(build_backbone("googlenet")), nn.Identity()), 1024, kernel=63, offset=9),
     }
 )
 
