@@ -238,12 +238,12 @@ def test_labels(tmp_path: Path):
         Image.fromarray(values),
         Image.fromarray(np.stack([values] * 3, -1)),
         Image.fromarray(np.stack([values, values, values, values * 0 + 255], -1)),
-        Image.fromarray(np.stack([values, values * 0 + 255], -1), "LA"),
+        Image.fromarray(np.stack([values, values * 0 + 255], -1)),
     ):
         image.save(path)
         assert read_labels(path).dtype == torch.uint8
         assert read_labels(path).tolist() == values.tolist()
-    palette = Image.fromarray(values, "P")
+    palette = Image.fromarray(values)
     palette.putpalette(np.random.default_rng(0).integers(0, 255, 768, np.uint8).tobytes())
     palette.save(path)
     assert read_labels(path).tolist() == values.tolist()

@@ -10,17 +10,29 @@ import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from masklet.structures.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".jp2", ".gif")
+TURNS = MappingProxyType(  # what puts an image upright, by its EXIF orientation
+    {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+)
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -102,7 +114,8 @@ def read_image(source: Any) -> UInt8[Tensor, "3 h w"]:
 
 def upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says; an unreadable EXIF block says nothing."""
-    return image if orientation(image) == 1 else ImageOps.exif_transpose(image)
+    turn = TURNS.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def orientation(image: Image.Image) -> int:
