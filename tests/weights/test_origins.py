@@ -45,6 +45,8 @@ def test_recorded_keys_load(name):
     assert recognise(weights)[0] == origin
     loaded = load(model, weights=weights)
     assert len(loaded.classes) == num_classes
+    named = [f"kind {i}" for i in range(num_classes)]
+    assert list(load(model, weights=weights, classes=named).classes.names) == named
     assert fill(loaded, weights, origin=origin).fresh == ()
     prefixed = {f"module.{key}": value for key, value in weights.items()}
     assert load(model, weights={"state_dict": prefixed}, origin=origin).spec == loaded.spec
@@ -102,7 +104,9 @@ def test_torchvision_backbones(name):
     report = fill(build_backbone(name), theirs)
     assert all(key.startswith(("fc.", "classifier.", "aux")) for key in report.dropped)
     assert len(report.loaded) + len(report.dropped) == len(theirs)
-    with pytest.raises(UserError):
+    with pytest.raises(
+        UserError, match=r"the state dict (is not a|lacks \d+ tensors? of|has \d+ tensors? that) ResNet"
+    ):
         fill(build_backbone("resnet34"), theirs)
 
 

@@ -34,7 +34,6 @@ class SlidingWindow(nn.Module):
             raise UserError(f"patch {patch}, stride {stride}, batch {batch}", hint="all three must be at least 1")
         self.classifier, self.patch, self.stride, self.batch = classifier, patch, stride, batch
         self.classes = classes
-        self.spec: dict[str, Any] = {}
 
     def answers(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k hs ws"]:
         """One answer for every patch that fits wholly into the image."""

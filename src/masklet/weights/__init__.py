@@ -83,7 +83,8 @@ def fill(model: nn.Module, weights: Weights, *, origin: str | None = None, fresh
     rules: tuple[Rule, ...] = IDENTITY
     if set(tensors) != set(model.state_dict()) and (found := recognise(tensors, spec["model"], origin)):
         rules = found[1].rules
-    return remap.fill(model, tensors, rules, fresh, said)
+    name = type(model).__name__ if spec["model"] == "backbone" else spec["model"]
+    return remap.fill(model, tensors, rules, fresh, said, name)
 
 
 def recognise(
@@ -146,11 +147,12 @@ def _foreign(
     if found is None:
         return _made(name, options, fresh), IDENTITY
     whose, layout = found
-    if name not in layout.models and (origin is not None or not _fits(name, tensors, options)):
-        fits = " or ".join(layout.models)
-        raise UserError(f"{said} holds weights of {whose} for {fits}, not for {name}", hint="name the model it is for")
     if name not in layout.models:
-        return _made(name, options, fresh), IDENTITY
+        fits = " or ".join(layout.models)
+        raise UserError(
+            f"{said} holds weights of {whose} for {fits}, not for {name}",
+            hint="load the model it is for; if its names are ours, say origin='masklet'",
+        )
     implied = layout.options(tensors)
     choices = {**implied, **options}
     if "classes" in options:
@@ -158,12 +160,6 @@ def _foreign(
     _same_count(choices, implied, fresh, said)
     model = _made(name, choices, fresh)
     return model, IDENTITY if set(tensors) == set(model.state_dict()) else layout.rules
-
-
-def _fits(name: str, tensors: Mapping[str, Tensor], options: dict[str, Any]) -> bool:
-    """Whether the names are already those of our model, as in a state dict saved by hand."""
-    with uninitialised():
-        return set(tensors) == set(build(name, **options).state_dict())
 
 
 def _made(name: str, choices: dict[str, Any], fresh: str | None) -> nn.Module:
