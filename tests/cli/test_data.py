@@ -84,7 +84,7 @@ def test_show_draws_a_contact_sheet(photos, tmp_path):
         (
             ["data", "check", "folder:{photos}", "--option", "suffix"],
             "--option 'suffix' is not key=value",
-            "for example --option mask_suffix=_mask",
+            "write for example mask_suffix=_mask or depth=3",
         ),
         (
             ["data", "check", "folder:{photos}", "--option", "sufix=1"],

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json as codec
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from masklet.cli.group import Group, Mistake, options
+from masklet.cli.group import Group, options
 from masklet.cli.report import Json, Report, progress_bar
+from masklet.cli.words import settings_of
 
 app = typer.Typer(cls=Group, help="Check, convert and look at data sets.", **options())
 
@@ -34,7 +33,7 @@ def check(
     from masklet.data.check import check as run
 
     with progress_bar("checking") as progress:
-        findings = run(source, split=split, limit=limit, progress=progress, **given(option))
+        findings = run(source, split=split, limit=limit, progress=progress, **settings_of(option, "--option "))
     errors = sum(finding.level == "error" for finding in findings)
     lines = [f"{f.level}: {f.file}: {f.message}" + (f"\n  hint: {f.hint}" if f.hint else "") for f in findings]
     count = f"{_some(errors, 'error')}, {_some(len(findings) - errors, 'warning')}"
@@ -65,7 +64,7 @@ def convert(
     from masklet.data.formats import convert as run
     from masklet.data.sources import open_source
 
-    found = open_source(source, split=split, **given(option))
+    found = open_source(source, split=split, **settings_of(option, "--option "))
     with progress_bar("converting") as progress:
         folder = run(found, out, to, progress)
     return Report(
@@ -96,7 +95,7 @@ def show(
     from masklet.viz.contact import contact_sheet
     from masklet.viz.overlay import overlay
 
-    found = open_source(source, split=split, **given(option))
+    found = open_source(source, split=split, **settings_of(option, "--option "))
     count = min(count, len(found))
     samples = [found[i * len(found) // count] for i in range(count)]
     pictures = [
@@ -121,20 +120,6 @@ def show(
         more={"samples": len(found), "classes": list(found.classes.names)},
         text=f"{len(found)} samples, {len(found.classes)} classes: {', '.join(found.classes.names)}",
     )
-
-
-def given(words: Sequence[str] | None) -> dict[str, Any]:
-    """Options of a reader from key=value words; values are JSON, or plain text where they are not."""
-    found: dict[str, Any] = {}
-    for word in words or ():
-        key, equals, text = word.partition("=")
-        if not equals:
-            raise Mistake(f"--option {word!r} is not key=value", "for example --option mask_suffix=_mask")
-        try:
-            found[key] = codec.loads(text)
-        except codec.JSONDecodeError:
-            found[key] = text
-    return found
 
 
 def _some(count: int, what: str) -> str:

@@ -53,7 +53,7 @@ def doctor(json: Json = False) -> Report:
         "bundled": bundled,
     }
     lines = [f"masklet {__version__}, Python {found['python']} ({sys.executable}), {found['platform']}"]
-    lines.append(", ".join(f"{name} {v}" for name, v in versions.items()))
+    lines.append(", ".join(f"{name} {v or 'missing'}" for name, v in versions.items()))
     lines += [f"  device {name}: {text}" for name, text in _sentences(found["devices"])]
     for extra, state in extras.items():
         how = "yes" if state["installed"] else f"no ({', '.join(state['missing'])}); pip install 'masklet[{extra}]'"

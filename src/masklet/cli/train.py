@@ -11,6 +11,7 @@ import typer
 
 from masklet.cli.group import options
 from masklet.cli.report import Json, Report, read_json
+from masklet.cli.words import settings_of
 
 app = typer.Typer(**options())
 
@@ -68,12 +69,8 @@ def gather(words: Sequence[str], options_so_far: Mapping[str, Any]) -> list[str]
     """Words with every `options.KEY=VALUE` joined into one `options={...}`, which spares the shell some quotes."""
     plain, inner = [], dict(options_so_far)
     for word in words:
-        key, equals, text = word.partition("=")
-        if not (equals and key.startswith("options.")):
+        if not word.startswith("options."):
             plain.append(word)
             continue
-        try:
-            inner[key.removeprefix("options.")] = codec.loads(text)
-        except codec.JSONDecodeError:
-            inner[key.removeprefix("options.")] = text
+        inner |= settings_of([word.removeprefix("options.")], "")
     return plain if inner == dict(options_so_far) else [*plain, f"options={codec.dumps(inner)}"]

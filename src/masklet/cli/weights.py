@@ -9,6 +9,7 @@ import typer
 
 from masklet.cli.group import Group, options
 from masklet.cli.report import Json, Report
+from masklet.cli.words import choices, settings_of
 
 app = typer.Typer(cls=Group, help="List the trained models; convert weight files of other projects.", **options())
 
@@ -39,19 +40,27 @@ def list_weights(json: Json = False) -> Report:
 @app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="Weight file: .pth, .pt, .safetensors.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="Options of the system as key=value: backbone=resnet50 num_classes=19")
+    ] = None,
+    *,
     model: Annotated[str, typer.Option(help="The system that it is for (see masklet models).")],
     out: Annotated[Path, typer.Option(help="The file to write.")],
     origin: Annotated[str | None, typer.Option(help="The code base it comes from; recognised if left out.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Names of the classes, with commas.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Store kernels as 16-bit floats.")] = False,
     json: Json = False,
 ) -> Report:
     """Turn a weight file of another project into one that says itself what it is."""
-    from masklet.structures.errors import UserError
+    from masklet.structures import Classes, UserError
     from masklet.weights import load, save_checkpoint
 
     if out.suffix != ".safetensors":
         raise UserError(f"--out is {out}, but checkpoints are safetensors files", hint=f"write {out.stem}.safetensors")
-    loaded = load(model, source, origin=origin)
+    taken = settings_of(settings, "")
+    if classes is not None:
+        taken["classes"] = Classes(choices(classes, "--classes"))
+    loaded = load(model, source, origin=origin, **taken)
     path = save_checkpoint(out, loaded, {"converted": {"file": source.name, "origin": origin}}, half=half)
     count = sum(p.numel() for p in loaded.parameters())
     return Report(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from masklet.cli.group import Mistake
 
-__all__ = ["choices", "numbers", "one_of", "pair"]
+__all__ = ["choices", "numbers", "one_of", "pair", "settings_of"]
 
 
 def pair(word: str, option: str) -> tuple[int, int]:
@@ -16,6 +18,20 @@ def pair(word: str, option: str) -> tuple[int, int]:
     if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
         raise Mistake(f"{option} is {word!r}", f"write HEIGHTxWIDTH in pixels, for example {option} 360x480")
     return int(parts[0]), int(parts[-1])
+
+
+def settings_of(words: Sequence[str] | None, option: str) -> dict[str, Any]:
+    """Names and values from key=value words; values are JSON, or plain text where they are not."""
+    found: dict[str, Any] = {}
+    for word in words or ():
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise Mistake(f"{option}{word!r} is not key=value", "write for example mask_suffix=_mask or depth=3")
+        try:
+            found[key] = json.loads(text)
+        except json.JSONDecodeError:
+            found[key] = text
+    return found
 
 
 def numbers(word: str, option: str) -> tuple[float, ...]:
