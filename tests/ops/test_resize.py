@@ -118,6 +118,23 @@ def test_resize_leaves_the_right_size_alone():
     assert torch.equal(zoo.resize(x, (9, 8)), F.interpolate(x, size=(9, 8), mode="bilinear"))
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(
+    ("side", "size"), [((7, 9), (33, 40)), ((20, 30), (7, 11)), ((6, 6), (6, 13)), ((1, 2), (5, 2))]
+)
+def test_some_rows_of_a_resized_map(side, size, align_corners):
+    x = torch.randn(2, 3, *side)
+    full = zoo.resize(x, size, align_corners)
+    for start, stop in ((0, size[0]), (0, 2), (2, 5), (size[0] - 1, size[0])):
+        expected = full[:, :, start:stop]
+        torch.testing.assert_close(zoo.resized_rows(x, size, start, stop, align_corners), expected)
+        above, below = zoo.rows_needed(side[0], size[0], start, stop, align_corners)
+        assert 0 <= above < below <= side[0]
+        part = x[:, :, above:below]
+        rows = zoo.resized_rows(part, size, start, stop, align_corners, above=above, height=side[0])
+        torch.testing.assert_close(rows, expected)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -31,43 +31,50 @@ def confusion(
     """How many pixels of each true class (row) were called each class (column); truth `ignore` does not count."""
     k = num_classes
     truth, pred = truth.flatten(), pred.flatten()
-    if not truth.numel():
-        return torch.zeros(k, k, dtype=torch.int64, device=truth.device)
-    small_truth, small_pred = (_bytes(truth), _bytes(pred)) if k <= 255 else (None, None)
-    # Row 0 collects the ignored pixels. In bytes 255 + 1 is 0, so that the common case is a single addition.
-    if ignore == 255 and small_truth is not None:
-        rows = small_truth + 1
-    else:
-        rows = torch.where(truth == ignore, -1, truth.long()) + 1
-    if int(rows.max()) > k or (rows.dtype != torch.uint8 and int(rows.min()) < 0):
-        bad = truth[(truth != ignore) & ((truth < 0) | (truth >= k))]
+    on_cpu = truth.device.type == pred.device.type == "cpu"
+    table = _confusion_in_bytes(truth.numpy(), pred.numpy(), k) if on_cpu and ignore == 255 else None
+    if table is not None:
+        return table
+    rows = torch.where(truth == ignore, -1, truth.long()) + 1  # row 0 collects the ignored pixels
+    if (bad := truth[(rows < 0) | (rows > k)]).numel():
         raise ValueError(f"truth contains the label {int(bad[0])}; labels are 0..{k - 1}, and {ignore} to ignore")
-    if small_pred is None or int(small_pred.max()) >= k:
-        pred = torch.where(rows == 0, 0, pred.long())  # anything may be predicted where nobody counts
-        if (bad := pred[(pred < 0) | (pred >= k)]).numel():
-            raise ValueError(f"the prediction contains the label {int(bad[0])}; labels are 0..{k - 1}")
-        small_pred = pred
+    columns = torch.where(rows == 0, 0, pred.long())  # anything may be predicted where nobody counts
+    if (bad := pred[(columns < 0) | (columns >= k)]).numel():
+        raise ValueError(f"the prediction contains the label {int(bad[0])}; labels are 0..{k - 1}")
+    return torch.bincount(rows * k + columns, minlength=(k + 1) * k).view(k + 1, k)[1:]
+
+
+def _confusion_in_bytes(
+    truth: Integer[np.ndarray, " n"], pred: Integer[np.ndarray, " n"], k: int
+) -> Int64[Tensor, "k k"] | None:
+    """`confusion` of labels that fit a byte, with codes of 16 bits; None where this shortcut does not apply."""
     bins = (k + 1) * k
+    if bins > 2**15 or not len(truth):
+        return None
+    rows, columns = _bytes(truth), _bytes(pred)
+    if rows is None or columns is None:
+        return None
+    rows = rows + np.uint8(1)  # 255, which is ignored, becomes row 0
+    if rows.max() > k or columns.max() >= k:
+        return None
+    codes = np.multiply(rows, k, dtype=np.int16)
+    codes += columns
     # Neighbours mostly share a code, and a counter just written is slow to read: they take turns in four tables.
     copies = 4 if 4 * bins <= 2**15 else 1
-    codes = rows.to(torch.int16 if copies * bins <= 2**15 else torch.int64).mul_(k)
-    codes += small_pred
     if copies > 1:
-        body = codes[: len(codes) // 256 * 256].view(-1, 256)
-        body += (torch.arange(256, device=codes.device) % copies * bins).to(codes.dtype)
-    return torch.bincount(codes, minlength=copies * bins).view(copies, k + 1, k).sum(0)[1:]
+        body = codes[: len(codes) // 256 * 256].reshape(-1, 256)
+        body += (np.arange(256) % copies * bins).astype(np.int16)
+    counts = torch.bincount(torch.from_numpy(codes), minlength=copies * bins)
+    return counts.view(copies, k + 1, k).sum(0)[1:]
 
 
-def _bytes(labels: Integer[Tensor, " n"]) -> UInt8[Tensor, " n"] | None:
+def _bytes(labels: Integer[np.ndarray, " n"]) -> UInt8[np.ndarray, " n"] | None:
     """The labels in one byte each, or None where some do not fit."""
-    if labels.dtype == torch.uint8:
+    if labels.dtype == np.uint8:
         return labels
-    if labels.device.type != "cpu":
-        low, high = labels.aminmax()
-        return labels.to(torch.uint8) if low >= 0 and high <= 255 else None
-    wide, narrow, bits = labels.numpy(), np.empty(len(labels), np.uint8), 0
-    for i in range(0, len(wide), 2**16):  # memory is read once: check and narrow a piece while it is in the cache
-        piece = wide[i : i + 2**16]
+    narrow, bits = np.empty(len(labels), np.uint8), 0
+    for i in range(0, len(labels), 2**16):  # memory is read once: check and narrow a piece while it is in the cache
+        piece = labels[i : i + 2**16]
         bits |= int(np.bitwise_or.reduce(piece))  # shows every high bit that is set anywhere, and the sign
         narrow[i : i + 2**16] = piece
-    return torch.from_numpy(narrow) if 0 <= bits <= 255 else None
+    return narrow if 0 <= bits <= 255 else None
