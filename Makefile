@@ -35,7 +35,7 @@ bench: $(VENV)/.bench      ## timings side by side with peers, one JSON line a c
 	@for f in masks semantic overlay startup; do OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/$$f.py || exit 1; done
 
 train-bundled: $(VENV)/.dev   ## the three checkpoints in src/masklet/weights/bundled, from the data in DATA
-	@for name in street flood pets; do $(BIN)/python -m masklet.recipes.bundled $$name --data-root $(DATA) --out $(OUT)/$$name || exit 1; done
+	@for name in street flood pets; do $(BIN)/python -m masklet.recipes.bundled $$name --data-root $(DATA) --out $(OUT)/$$name --install || exit 1; done
 
 flood-study: $(VENV)/.dev  ## the lecture's FCN / VGG-FCN / U-Net experiment on the flood photographs
 	$(BIN)/python -m masklet.recipes.flood_study --data flood:$(DATA)/flood_area --out $(OUT)/flood-study
