@@ -41,7 +41,7 @@ def evaluate(
     from masklet.inference.evaluate import evaluate as run
 
     source = open_source(data, split=split)
-    loaded, where = ready(model, weights, device)
+    loaded, where = (model, device) if weights is None else ready(model, weights, device)
     with progress_bar("evaluating") as progress:
         metrics = run(
             loaded,

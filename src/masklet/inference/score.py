@@ -16,7 +16,7 @@ from masklet.structures.errors import UserError
 
 __all__ = ["score_files"]
 
-SUFFIXES = ("", "_index", "_pred", "_prediction")  # after the name of the truth file; ours ends in _index
+SUFFIXES = ("", "_index", "_pred", "_prediction")  # that other programs put after the name of the truth file
 
 
 def score_files(

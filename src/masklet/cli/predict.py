@@ -1,0 +1,90 @@
+"""`masklet predict`: masks for whatever pictures there are."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from masklet.cli.group import Mistake, options
+from masklet.cli.report import Json, Report, progress_bar
+from masklet.cli.shared import Batch, Device, Flip, Model, Precision, Scales, Tile, Weights, ready
+from masklet.cli.words import choices, numbers, one_of
+
+app = typer.Typer(**options())
+
+
+@app.command()
+def predict(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs, videos.")],
+    model: Model,
+    weights: Weights = None,
+    out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("masklet_out"),
+    formats: Annotated[
+        str, typer.Option(help="Any of overlay, overlay.png, index, coco, json, html, with commas.")
+    ] = "overlay,index,coco,json,html",
+    tile: Tile = None,
+    flip: Flip = False,
+    scales: Scales = "1",
+    long_side: Annotated[
+        int | None, typer.Option(help="Let the model see larger pictures shrunk to this side.")
+    ] = None,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    batch: Batch = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many pictures.")] = None,
+    json: Json = False,
+) -> Report:
+    """Masks for files, folders, globs ('photos/*.jpg') and videos.
+
+    Writes overlays, index pictures (the value of a pixel is its class), coco.json, summary.json and report.html.
+    """
+    sizes = numbers(scales, "--scales")
+    one_of(precision, "--precision", ("auto", "fp32", "bf16"))
+    from masklet.inference.image import collect
+    from masklet.inference.writers import FORMATS, predict_files
+
+    kinds = choices(formats, "--formats", (*FORMATS, "overlay.png"))
+    found = collect(inputs, videos=True)[0][:limit]
+    _all_there(found)
+    loaded, where = (model, device) if weights is None else ready(model, weights, device)
+    with progress_bar("predicting") as progress:
+        written = predict_files(
+            loaded,
+            found,
+            out,
+            formats=kinds,
+            progress=progress,
+            tile=tile,
+            flip=flip,
+            scales=sizes,
+            long_side=long_side,
+            precision=precision,
+            device=where,
+            batch=batch,
+        )
+    frames = f" and {written.frames} video frames" if written.frames else ""
+    return Report(
+        "predict",
+        model=model,
+        files=_most_telling_first(written.files),
+        more={"images": written.images, "frames": written.frames, "computing": written.seconds},
+        text=f"{len(written.images)} pictures{frames}, {written.seconds:.2f} s in the model; results in {out}",
+    )
+
+
+def _all_there(paths: Sequence[Any]) -> None:
+    """Says now, not after the ninth picture, that the tenth does not exist."""
+    for path in paths:
+        if not path.exists():
+            beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.6)
+            raise Mistake(f"{path} does not exist", f"did you mean {path.parent / near[0]}?" if near else None)
+
+
+def _most_telling_first(files: Sequence[Path]) -> list[Path]:
+    """The report and the other files about all pictures before those of single ones."""
+    return sorted(files, key=lambda path: (path.suffix != ".html", path.suffix != ".json"))
