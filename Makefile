@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DATA   ?= ../shared/data
 OUT    ?= runs
 
-.PHONY: demo test check lint types floors tests coverage bench train-bundled flood-study clean
+.PHONY: demo test check lint types floors tests slow coverage bench train-bundled flood-study clean
 
 demo: $(VENV)/.demo        ## masks on real photographs, offline; prints where the page is
 	$(BIN)/masklet demo --out out/demo
@@ -27,6 +27,9 @@ floors: $(VENV)/.dev
 
 tests: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+slow: $(VENV)/.dev         ## trainings on drawn data that must reach a score
+	$(BIN)/python -m pytest -m slow
 
 coverage: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
