@@ -1,6 +1,7 @@
 """A file is complete or not there."""
 
 import pytest
+
 from masklet.structures.files import replacing
 
 
@@ -14,12 +15,17 @@ def test_the_file_appears_when_the_block_ends_well(tmp_path):
     assert list(target.parent.iterdir()) == [target]
 
 
+def write_half(target, error):
+    with replacing(target) as path:
+        path.write_text("ha")
+        raise error
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_nothing_half_written_after_an_error(tmp_path, error):
     target = tmp_path / "page.html"
     target.write_text("old")
-    with pytest.raises(error), replacing(target) as path:
-        path.write_text("ha")
-        raise error
+    with pytest.raises(error):
+        write_half(target, error)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
