@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import jaxtyping
@@ -10,13 +12,15 @@ import torch
 from torch import Tensor
 
 import masklet
-from masklet.models import MODELS, build
+from masklet.models import MODELS, build, fcn
 from masklet.structures import Classes, SemanticMap
 from masklet.weights import save_checkpoint
 
 SMALL: dict[str, dict[str, Any]] = {  # cheaper choices of the same code, where the default would take seconds
     "fcn32s": {"backbone": "alexnet"},
     "fcn16s": {"backbone": "vgg11"},
+    "fcn8s": {"backbone": "vgg11"},
+    "fcn8s_at_once": {"backbone": "vgg11"},
     "fcn_resnet101": {"aux_weight": 0.0},
     "pspnet": {"backbone": "resnet18", "channels": 64},
     "unet": {"base": 8},
@@ -29,8 +33,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # options that make another
 CASES = {name: (name, SMALL.get(name, {})) for name in sorted(MODELS)} | VARIANTS
 
 
+@pytest.fixture(scope="module")
+def narrow():
+    """FCNs with 64 instead of 4096 units in what was fully connected: 120 million weights fewer, the same code."""
+    bodies = {n: replace(b, channels=64) if b.channels == fcn.HIDDEN else b for n, b in fcn.BODIES.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcn, "BODIES", MappingProxyType(bodies))
+        patch.setattr(fcn, "HIDDEN", 64)
+        yield
+
+
 @pytest.fixture(scope="module", params=CASES)
-def net(request):
+def net(request, narrow):
     """The model of a case, with three classes; pytest runs all tests of one case before it makes the next."""
     name, options = CASES[request.param]
     torch.manual_seed(0)

@@ -73,6 +73,7 @@ def test_semseg_stage_by_stage(semseg):
 
 def test_mmseg_stage_by_stage(mmseg):
     model, folder = mmseg
+    assert sum(p.numel() for p in model.parameters()) == 48_975_494
     x = oracle.image(folder)
     with torch.inference_mode():
         oracle.check("input.tensor", model.normalize(x), folder)

@@ -11,6 +11,9 @@ from torch import nn
 import masklet
 import oracle
 from conftest import shared
+from masklet.data.collate import collate_semantic
+from masklet.data.synthetic import synthetic
+from masklet.metrics.semantic import SemanticScore
 from masklet.models import build
 from masklet.models.unet import border_cross_entropy
 from masklet.parts.decoders import Bilinear, Transposed, UpBlock, center_crop, skip_decoder
@@ -148,6 +151,23 @@ def test_border_loss_counts_seams_more():
     assert model.loss(torch.rand(1, 3, 16, 16), targets)["main"].isfinite()
 
 
+def test_it_learns_cells():
+    cells = synthetic("cells", "train", size=64, count=40)
+    model = build("unet", base=8, depth=3, classes=cells.classes)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, 40)
+    for step in range(40):
+        images, targets = collate_semantic([cells[(8 * step + i) % 40] for i in range(8)])
+        optimizer.zero_grad()
+        sum(model.loss(images, targets).values()).backward()
+        optimizer.step()
+        schedule.step()
+    score = SemanticScore(cells.classes)
+    for sample in synthetic("cells", "val", size=64, count=10):
+        score.update(model.predict(sample.image).labels, sample.semantic)
+    assert score.compute()["iou/cell"] > 0.85
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -183,7 +203,9 @@ def mmseg(tmp_path_factory):
     folder = shared("oracles", "mmseg_unet_s5_d16")
     path = tmp_path_factory.mktemp("unet") / "unet_s5-d16.safetensors"
     save_file(oracle.state_dict(folder), path)
-    return masklet.load("unet", weights=path), folder
+    model = masklet.load("unet", weights=path)
+    assert parameters(model) == 29_060_676
+    return model, folder
 
 
 def test_mmseg_stage_by_stage(mmseg):

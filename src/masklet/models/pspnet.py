@@ -1,4 +1,4 @@
-"""PSPNet: what a pixel is depends on the scene, so each also sees averages over the image in 1, 2, 3 and 6 bins a side."""
+"""PSPNet: what a pixel is depends on the scene, so each also sees averages of the image in 1, 4, 9 and 36 bins."""
 
 from __future__ import annotations
 
