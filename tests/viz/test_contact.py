@@ -48,7 +48,11 @@ def test_sheets_that_cannot_be(rows, headings, captions, message):
 
 
 def test_a_legend_under_a_picture():
-    layer = Layer(np.array([[1, 2]], np.uint8), np.array([[0, 0, 0], [9, 8, 7], [1, 2, 3]] + [[0, 0, 0]] * 253, np.uint8), ("cat",))
+    layer = Layer(
+        np.array([[1, 2]], np.uint8),
+        np.array([[0, 0, 0], [9, 8, 7], [1, 2, 3]] + [[0, 0, 0]] * 253, np.uint8),
+        ("cat",),
+    )
     found = with_legend(picture(40, 300), layer)
     assert found.shape[1] == 300
     assert (found[:40] == 128).all()

@@ -86,7 +86,9 @@ def _pictures(row: Sequence[Any], cell: int, gap: int, width: int) -> Image.Imag
     return strip
 
 
-def _texts(texts: Sequence[str], cell: int, gap: int, size: int, width: int, color: tuple[int, int, int]) -> Image.Image:
+def _texts(
+    texts: Sequence[str], cell: int, gap: int, size: int, width: int, color: tuple[int, int, int]
+) -> Image.Image:
     strip = Image.new("RGB", (width, round(1.9 * size)), PAPER)
     draw = ImageDraw.Draw(strip)
     for column, text in enumerate(texts):

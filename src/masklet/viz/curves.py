@@ -36,9 +36,7 @@ def loss_curves(
         raise UserError("the history is empty", hint="train at least one epoch")
     series = {k: _series(history, x, k) for k in dict.fromkeys(k for record in history for k in record) if k != x}
     losses = {k: v for k, v in series.items() if "loss" in k and len(v[1])}
-    scores = {
-        k: v for k, v in series.items() if k not in losses and "/" not in k and len(v[1]) and _is_score(k, v[1])
-    }
+    scores = {k: v for k, v in series.items() if k not in losses and "/" not in k and len(v[1]) and _is_score(k, v[1])}
     panels = [(name, s) for name, s in (("loss", losses), ("score", scores)) if s]
     if not panels:
         raise UserError(f"the history has no numbers to draw among {', '.join(series) or 'no columns'}")
@@ -115,7 +113,7 @@ def _series(history: Sequence[Mapping[str, Any]], x: str, key: str) -> tuple[lis
 
 
 def _is_score(name: str, values: Sequence[float]) -> bool:
-    return name not in ("lr", "seconds", "step", "momentum") and 0 <= min(values) and max(values) <= 1
+    return name not in ("lr", "seconds", "step", "momentum") and min(values) >= 0 and max(values) <= 1
 
 
 def _names(classes: Classes | Sequence[str]) -> list[str]:

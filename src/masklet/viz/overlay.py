@@ -37,7 +37,8 @@ class Layer:
         shares = counts / max(self.codes.size, 1)
         used = sorted(np.flatnonzero(counts[1:]) + 1, key=lambda c: -counts[c])
         name = dict(enumerate(self.names, 1))
-        return [(int(c), name.get(int(c), str(c)), tuple(map(int, self.colors[c])), float(shares[c])) for c in used]
+        rgb = [(int(r), int(g), int(b)) for r, g, b in self.colors]
+        return [(int(c), name.get(int(c), str(c)), rgb[c], float(shares[c])) for c in used]
 
 
 def overlay(

@@ -7,6 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from importlib.resources import files as resources
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -48,9 +50,7 @@ def card(
     return Card(name, picture.shape[:2], _jpeg(photo), _paint(np.asarray(small), layer), shares, dict(notes or {}))
 
 
-def page(
-    cards: Sequence[Card], title: str = "masklet", facts: Mapping[str, str] | None = None, about: str = ""
-) -> str:
+def page(cards: Sequence[Card], title: str = "masklet", facts: Mapping[str, str] | None = None, about: str = "") -> str:
     """The whole page as text. `facts` stand under the title: model, number of pictures, seconds."""
     totals: dict[tuple[str, Color], float] = {}
     for one in cards:
@@ -59,14 +59,12 @@ def page(
     ranked = sorted(((n, c, s) for (n, c), s in totals.items()), key=lambda row: -row[2])
     common = ranked if len(ranked) <= 40 else []
     header = "".join(f"<span><b>{escape(k)}</b> {escape(v)}</span>" for k, v in (facts or {}).items())
-    return _PAGE.format(
+    return Template(resources(__package__).joinpath("report.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
-        style=_STYLE,
         header=header,
         about=f"<p class=about>{escape(about)}</p>" if about else "",
         legend=_bars(common, "On average") if len(cards) > 1 and common else "",
         cards="".join(map(_figure, cards)) or "<p class=about>No pictures.</p>",
-        script=_SCRIPT,
     )
 
 
@@ -90,7 +88,7 @@ def _bars(rows: Sequence[tuple[str, Color, float]], heading: str = "") -> str:
         f'<li><i style="background:{hexadecimal(c)}"></i>{escape(n)} <span>{percent(s)}</span></li>' for n, c, s in rows
     )
     title = f"<h2>{heading}</h2>" if heading else ""
-    return f'<div class=shares>{title}<div class=bar aria-hidden=true>{parts}</div><ul>{names}</ul></div>'
+    return f"<div class=shares>{title}<div class=bar aria-hidden=true>{parts}</div><ul>{names}</ul></div>"
 
 
 def _jpeg(photo: Image.Image) -> bytes:
@@ -121,59 +119,3 @@ def _paint(codes: Any, layer: Layer) -> bytes:
 
 def _inline(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>{title}</title><meta name="generator" content="masklet"><style>{style}</style></head>
-<body><header><h1>{title}</h1><div class=facts>{header}</div>
-<form><label>Paint <input type=range id=strength min=0 max=100 value=100></label>
-<label>Size <input type=range id=size min=220 max=1200 value=440></label>
-<button type=button id=theme>Dark / light</button></form></header>
-<main>{about}{legend}<section>{cards}</section></main>
-<footer>Hold the pointer on a picture to see the photograph alone; click to enlarge. Made by masklet; works offline.</footer>
-<script>{script}</script></body></html>
-"""
-
-_STYLE = """
-:root{--paper:#fbfbfa;--card:#fff;--ink:#1a1e24;--soft:#69717c;--line:#e4e6e9;--accent:#0072b2;--paint:1;--wide:440px;color-scheme:light}
-@media(prefers-color-scheme:dark){:root:not([data-theme=light]){--paper:#14171b;--card:#1c2026;--ink:#e9ebee;--soft:#98a1ac;
---line:#2d333b;--accent:#56b4e9;color-scheme:dark}}
-:root[data-theme=dark]{--paper:#14171b;--card:#1c2026;--ink:#e9ebee;--soft:#98a1ac;--line:#2d333b;--accent:#56b4e9;color-scheme:dark}
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-header{position:sticky;top:0;z-index:2;display:flex;flex-wrap:wrap;gap:.4rem 1.6rem;align-items:center;padding:.8rem max(1.2rem,3vw);
-background:color-mix(in srgb,var(--paper) 88%,transparent);backdrop-filter:blur(10px);border-bottom:1px solid var(--line)}
-h1{margin:0;font-size:1.25rem;letter-spacing:-.01em}h2{margin:0 0 .6rem;font-size:.95rem}
-.facts{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;color:var(--soft);font-size:.88rem}.facts b{font-weight:500;color:var(--ink)}
-form{display:flex;gap:1.1rem;margin-left:auto;align-items:center;color:var(--soft);font-size:.85rem}
-label{display:flex;gap:.5rem;align-items:center}input{width:7.5rem;accent-color:var(--accent)}
-button{font:inherit;color:inherit;background:none;border:1px solid var(--line);border-radius:.5rem;padding:.2rem .7rem;cursor:pointer}
-main{padding:1.4rem max(1.2rem,3vw) 2rem}.about{max-width:62ch;margin:.2rem 0 1.4rem;color:var(--soft)}
-main>.shares{max-width:60rem;margin-bottom:1.6rem;padding:1rem 1.1rem;background:var(--card);border:1px solid var(--line);border-radius:.8rem}
-section{columns:var(--wide);column-gap:1.3rem}
-figure{margin:0 0 1.3rem;break-inside:avoid;background:var(--card);border:1px solid var(--line);border-radius:.8rem;overflow:hidden}
-.frame{position:relative;width:100%;cursor:zoom-in;background:var(--line)}.frame img{position:absolute;inset:0;width:100%;height:100%;object-fit:contain}
-.paint{opacity:var(--paint);transition:opacity .12s}.frame:hover .paint,.frame:focus-visible .paint{opacity:0}
-.frame.full{position:fixed;inset:0;z-index:9;aspect-ratio:auto!important;background:#000e;cursor:zoom-out}
-.frame.full:hover .paint{opacity:var(--paint)}
-figcaption{display:grid;gap:.15rem;padding:.8rem 1rem 1rem}strong{font-weight:600;overflow-wrap:anywhere}small{color:var(--soft);font-size:.82rem}
-.bar{display:flex;height:.5rem;margin:.45rem 0 .6rem;border-radius:.3rem;overflow:hidden;background:var(--line)}.bar i{display:block}
-ul{display:flex;flex-wrap:wrap;gap:.25rem 1rem;margin:0;padding:0;list-style:none;font-size:.88rem}
-li{display:flex;align-items:center;gap:.4rem}li i{width:.8rem;height:.8rem;border-radius:.22rem;box-shadow:inset 0 0 0 1px #0002}
-li span{color:var(--soft);font-variant-numeric:tabular-nums}
-footer{padding:1rem max(1.2rem,3vw) 2rem;color:var(--soft);font-size:.82rem}
-@media print{header{position:static}form,footer{display:none}figure{break-inside:avoid}}
-"""
-
-_SCRIPT = """
-const root=document.documentElement,get=id=>document.getElementById(id);
-get("strength").oninput=e=>root.style.setProperty("--paint",e.target.value/100);
-get("size").oninput=e=>root.style.setProperty("--wide",e.target.value+"px");
-get("theme").onclick=()=>{const dark=root.dataset.theme?root.dataset.theme=="dark":matchMedia("(prefers-color-scheme:dark)").matches;
-root.dataset.theme=dark?"light":"dark"};
-const shut=()=>document.querySelectorAll(".full").forEach(f=>f.classList.remove("full"));
-document.querySelectorAll(".frame").forEach(f=>{f.onclick=()=>{const open=f.classList.contains("full");shut();f.classList.toggle("full",!open)};
-f.onkeydown=e=>{if(e.key=="Enter")f.click()}});
-onkeydown=e=>{if(e.key=="Escape")shut()};
-"""

@@ -54,7 +54,16 @@ def test_a_page_needs_nothing_from_outside():
     assert all(link.startswith("data:image/") for link in reader.links)
     assert not re.search(r"https?://|//cdn|@import|url\(", text)
     words = " ".join(reader.text)
-    for expected in ("A & B", "street", "one.jpg", "<script>two", "<b>mat</b>", "50 %", "80 × 60 · in 0.2 s", "On average"):
+    for expected in (
+        "A & B",
+        "street",
+        "one.jpg",
+        "<script>two",
+        "<b>mat</b>",
+        "50 %",
+        "80 × 60 · in 0.2 s",
+        "On average",
+    ):
         assert expected in words
     assert "prefers-color-scheme:dark" in text
 

@@ -1,0 +1,250 @@
+"""Predictions for pictures of any size: one call from a path, a folder or an array to label maps."""
+
+from __future__ import annotations
+
+import glob
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from masklet.data.images import SUFFIXES, as_batch, list_images, natural_key, read_image, to_float
+from masklet.inference import tiles
+from masklet.inference.tta import View, look, views
+from masklet.models.base import evaluating, narrow
+from masklet.parts import precision as formats
+from masklet.structures import SemanticMap
+from masklet.structures.errors import UserError
+
+Picture = UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"]
+VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pictures are predicted. Every door takes these by name: predict, predict_video, predict_files, evaluate.
+
+    `tile`: side of overlapping tiles, for pictures too large to be seen at once; None sees each whole.
+    `overlap`: the share of a tile that its neighbour also sees.
+    `flip`, `scales`: average the probabilities over mirrored and resized looks at the picture.
+    `long_side`: shrink larger pictures to this side before the model sees them; results keep the full size.
+    `precision`: "auto" is bf16 where the processor computes in it and fp32 elsewhere; or "fp32", "bf16".
+    `device`: "auto" is an accelerator if there is one; a model that is passed in stays where it is.
+    `probs`: keep the probabilities too, K floats a pixel. `batch`: how many pictures or tiles of one size go together.
+    """
+
+    tile: int | None = None
+    overlap: float = 0.25
+    flip: bool = False
+    scales: Sequence[float] = (1.0,)
+    long_side: int | None = None
+    precision: str = "auto"
+    device: str = "auto"
+    probs: bool = False
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        views(self.scales, self.flip)
+        if self.tile is not None:
+            tiles.check(self.tile, self.overlap)
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision is {self.precision!r}", hint=f"choose from {', '.join(PRECISIONS)}")
+        for name in ("batch", "long_side"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UserError(f"{name} is {value!r}", hint="give a whole number from 1 up")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What came of one picture of many."""
+
+    name: str
+    image: Picture
+    result: Any
+    seconds: float
+    source: Any = None  # the path, where it came from a file
+
+
+def predict(
+    model: Any,
+    inputs: Any,
+    *,
+    tile: int | None = None,
+    overlap: float = 0.25,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+    long_side: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    probs: bool = False,
+    batch: int = 1,
+) -> Any:
+    """The result for one picture, or a list of results for several: `predict("street", "photo.jpg")`.
+
+    `model` is a model or whatever `masklet.load` takes. `inputs` is a path, PIL image, HWC array or CHW tensor; a
+    folder, a glob ("photos/*.jpg"), a list or a batch gives a list. `Settings` explains the options.
+    """
+    settings = Settings(tile, overlap, flip, scales, long_side, precision, device, probs, batch)
+    sources, many = collect(inputs)
+    results = [found.result for found in Predictor(model, settings).each(sources)]
+    return results if many else results[0]
+
+
+class Predictor:
+    """A model made ready: loaded, on its device, in its precision. Calling it with pictures gives their results."""
+
+    def __init__(self, model: Any, settings: Settings | None = None, barred: Sequence[int] = ()):
+        self.settings, self.barred = settings or Settings(), tuple(barred)
+        self.name = str(model) if isinstance(model, str | Path) else getattr(model, "spec", {}).get("model", "model")
+        self.model, self.device = _placed(model, self.settings.device)
+        self.semantic = hasattr(self.model, "scores")
+        chosen = {"auto": formats.automatic(self.device), "fp32": torch.float32, "bf16": torch.bfloat16}
+        self.dtype = chosen[self.settings.precision]
+        if not self.semantic and (self.settings.tile or len(views(self.settings.scales, self.settings.flip)) > 1):
+            raise UserError(
+                f"{self.name} does not give one class per pixel", hint="leave out tile, flip and scales, which average"
+            )
+
+    def __call__(self, images: Sequence[Picture]) -> list[Any]:
+        """Results of pictures that are already uint8 or float RGB tensors (3, H, W), in their order."""
+        with ExitStack() as stack:
+            stack.enter_context(evaluating(self.model))
+            stack.enter_context(torch.inference_mode())
+            stack.enter_context(formats.autocast(self.device, self.dtype))
+            if not self.semantic:
+                return [self.model.predict(image) for image in images]
+            return [result for group in _alike(images, self.settings.batch) for result in self._predict(group)]
+
+    def each(self, sources: Iterable[Any]) -> Iterator[Prediction]:
+        """Prediction after prediction; only `batch` pictures are in memory at a time."""
+        for group in _alike(map(_read, sources), self.settings.batch, lambda named: named[1]):
+            start = time.perf_counter()
+            results = self([image for _, image, _ in group])
+            seconds = (time.perf_counter() - start) / len(group)
+            for (name, image, source), result in zip(group, results, strict=True):
+                yield Prediction(name, image, result, seconds, source)
+
+    def _predict(self, images: Sequence[Picture]) -> list[SemanticMap]:
+        """Pictures of one size."""
+        if self.settings.tile and max(images[0].shape[1:]) > self.settings.tile:
+            return [self._tiled(image) for image in images]
+        seen = look(self.model, self._fed(torch.stack(list(images))), self._views(images[0].shape), self.barred)
+        if not self.settings.probs:
+            return [SemanticMap(labels, self.model.classes) for labels in seen.labels().cpu()]
+        chances = seen.chances().cpu()
+        return [SemanticMap(narrow(p.argmax(0), len(p)), self.model.classes, p) for p in chances]
+
+    def _tiled(self, image: Picture) -> SemanticMap:
+        count, (height, width) = len(self.model.classes), image.shape[1:]
+        seen = self._views(image.shape)
+
+        def chances(parts: Tensor) -> Tensor:
+            return look(self.model, self._fed(parts), seen, self.barred).chances()
+
+        labels = torch.empty(height, width, dtype=torch.uint8 if count <= 256 else torch.int64)
+        probs = torch.empty(count, height, width) if self.settings.probs else None
+        assert self.settings.tile
+        for y, x, part in tiles.blocks(chances, image, self.settings.tile, self.settings.overlap, self.settings.batch):
+            where = (slice(y, y + part.shape[1]), slice(x, x + part.shape[2]))
+            labels[where] = narrow(part.argmax(0), count).cpu()
+            if probs is not None:
+                probs[:, *where] = part.cpu()
+        return SemanticMap(labels, self.model.classes, probs)
+
+    def _views(self, shape: Sequence[int]) -> tuple[View, ...]:
+        """The looks at a picture of this shape: all of them smaller where `long_side` says so."""
+        side = self.settings.long_side
+        shrink = 1.0 if side is None else min(1.0, side / max(shape[-2:]))
+        return tuple(View(view.scale * shrink, view.flip) for view in views(self.settings.scales, self.settings.flip))
+
+    def _fed(self, images: Tensor) -> Float[Tensor, "b 3 h w"]:
+        """A batch as the model eats it; pixel by pixel in memory, which convolutions on CPUs like best."""
+        return to_float(images.to(self.device)).contiguous(memory_format=torch.channels_last)
+
+
+def collect(inputs: Any, videos: bool = False) -> tuple[list[Any], bool]:
+    """Every picture that `inputs` names, and whether it may name more than one.
+
+    Folders give their pictures in natural order, globs their matches. `videos` lets video files through.
+    """
+    if isinstance(inputs, list | tuple):
+        return [source for one in inputs for source in collect(one, videos)[0]], True
+    if isinstance(inputs, Tensor | np.ndarray) and inputs.ndim == 4:
+        return list(inputs), True
+    if not isinstance(inputs, str | Path):
+        return [inputs], False
+    path = Path(inputs).expanduser()
+    if path.is_dir():
+        found = list_images(path)
+        found += [p for p in path.iterdir() if videos and is_video(p)]
+        if not found:
+            raise UserError(
+                f"there are no pictures in {path}", hint=f"it looks for {', '.join(SUFFIXES)}; or use a glob"
+            )
+        return sorted(found, key=natural_key), True
+    if not path.exists() and glob.has_magic(str(path)):
+        matches = sorted(map(Path, glob.glob(str(path), recursive=True)), key=natural_key)
+        found = [p for p in matches if p.suffix.lower() in SUFFIXES or (videos and is_video(p))]
+        if not found:
+            raise UserError(f"no picture matches {str(inputs)!r}", hint="check the folder and the pattern")
+        return found, True
+    if is_video(path) and not videos:
+        raise UserError(f"{path} is a video", hint="use masklet.inference.video.predict_video, or `masklet predict`")
+    return [path], False
+
+
+def is_video(path: Path) -> bool:
+    """Whether the name of a file is that of a video."""
+    return path.suffix.lower() in VIDEOS and not path.name.startswith(".")
+
+
+def _read(source: Any) -> tuple[str, Picture, Path | None]:
+    """Name, pixels and path of anything that is a picture; float pictures keep their precision."""
+    if isinstance(source, Path):
+        return source.name, read_image(source), source
+    if isinstance(source, Tensor) and source.is_floating_point():
+        return "image", as_batch([source])[0], None
+    name = getattr(source, "filename", "") if isinstance(source, Image.Image) else ""
+    return Path(name).name or "image", read_image(source), None
+
+
+def _alike(items: Iterable[Any], most: int, image: Any = lambda item: item) -> Iterator[list[Any]]:
+    """Runs of up to `most` neighbours whose pictures have one size and type."""
+    group: list[Any] = []
+    for item in items:
+        first = image(group[0]) if group else image(item)
+        if group and (len(group) == most or (first.shape, first.dtype) != (image(item).shape, image(item).dtype)):
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
+
+
+def _placed(model: Any, device: str) -> tuple[Any, torch.device]:
+    """The model, loaded if it was named, and the device it computes on."""
+    named = isinstance(model, str | Path)
+    if named:
+        from masklet.weights import load
+
+        model = load(str(model))
+    if device != "auto":
+        try:
+            chosen = torch.device(device)
+            return model.to(chosen), chosen
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"cannot use device {device!r}", hint=str(error).splitlines()[0]) from error
+    if named and (accelerator := torch.accelerator.current_accelerator(check_available=True)) is not None:
+        return model.to(accelerator), accelerator
+    tensor = next(model.parameters(), None)
+    return model, torch.device("cpu") if tensor is None else tensor.device
