@@ -14,7 +14,7 @@ from toy import main
 
 from masklet.train.distributed import Team, pick_device, team
 
-TOY = Path(__file__).with_name("toy.py")
+TOY = Path(__file__).parents[1] / "toy.py"
 
 
 def test_two_gloo_processes_average_the_gradients_of_the_joint_batch(tmp_path):

@@ -15,7 +15,7 @@ from toy import main
 
 from masklet.train.checkpoint import read_notes
 
-TOY = Path(__file__).with_name("toy.py")
+TOY = Path(__file__).parents[1] / "toy.py"
 
 
 @pytest.fixture(scope="module")
