@@ -7,14 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import answer, run
 from PIL import Image
-from typer.testing import CliRunner
-
-from masklet.cli import app
-
-
-def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture
@@ -34,7 +28,7 @@ def photos(tmp_path) -> Path:
 def test_check_finds_nothing_wrong(photos):
     result = run("data", "check", f"folder:{photos}")
     assert (result.exit_code, result.stdout) == (0, "nothing wrong\n")
-    found = json.loads(run("data", "check", f"folder:{photos}", "--limit", 2, "--json").stdout)
+    found = answer("data", "check", f"folder:{photos}", "--limit", 2)
     assert (found["command"], found["split"], found["findings"], found["errors"]) == ("data check", "all", [], 0)
 
 
@@ -55,7 +49,7 @@ def test_check_names_the_bad_files(photos):
 
 
 def test_convert_and_back(photos, tmp_path):
-    found = json.loads(run("data", "convert", f"folder:{photos}", tmp_path / "coco", "--to", "coco", "--json").stdout)
+    found = answer("data", "convert", f"folder:{photos}", tmp_path / "coco", "--to", "coco")
     assert (found["files"], found["samples"], found["to"]) == ([str(tmp_path / "coco")], 6, "coco")
     assert len(json.loads((tmp_path / "coco" / "annotations.json").read_text())["images"]) == 6
     assert run("data", "convert", f"folder:{photos}", tmp_path / "again").exit_code == 0

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import run
 from PIL import Image
-from typer.testing import CliRunner
 
-from masklet.cli import app
 from masklet.inference import demo
 from masklet.models import build
 from masklet.structures import Classes
@@ -86,7 +85,7 @@ def test_photographs_are_those_inside_the_wheel():
 
 def test_demo_makes_a_page_that_needs_no_other_file(small, data, tmp_path):
     out = tmp_path / "out"
-    result = CliRunner().invoke(app, ["demo", "--out", str(out), "--data", str(data), "--examples", "3", "--json"])
+    result = run("demo", "--out", str(out), "--data", str(data), "--examples", "3", "--json")
     assert result.exit_code == 0, result.exception
     found = json.loads(result.stdout)
     assert found["files"][0] == str(out / "index.html")
@@ -118,7 +117,7 @@ def test_scores_of_the_page_are_those_of_evaluate(small, data, tmp_path):
 
 
 def test_without_data_there_are_only_photographs(small, tmp_path):
-    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "out"), "--data", str(tmp_path / "none")])
+    result = run("demo", "--out", str(tmp_path / "out"), "--data", str(tmp_path / "none"))
     assert result.exit_code == 0
     assert result.stdout.startswith(f"open {tmp_path / 'out' / 'index.html'} in a browser\n")
     assert 'trio"' not in (tmp_path / "out" / "index.html").read_text()
@@ -134,5 +133,5 @@ def test_what_is_missing_is_said(small, monkeypatch, tmp_path, missing):
         monkeypatch.setattr(demo, "find_spec", lambda name: None)
         monkeypatch.setattr(demo, "_bundled", dict)
         want = {"error": "the sample photographs come with scikit-image", "hint": "pip install 'masklet[demo]'"}
-    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "out"), "--json"])
+    result = run("demo", "--out", str(tmp_path / "out"), "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (2, want)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import typer
-from typer.testing import CliRunner
+from command_line import answer, run
 
 import masklet
-from masklet.cli import COMMANDS, app, main
+from masklet.cli import COMMANDS, main
 from masklet.cli import models as models_command
 from masklet.cli.report import Report, as_json, as_text, progress_bar
 
@@ -26,10 +26,6 @@ def masklet_command(*words: str, **options) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SRC), os.environ.get("PYTHONPATH", "")])}
     run = [sys.executable, "-m", "masklet.cli", *words]
     return subprocess.run(run, capture_output=True, text=True, env=env, timeout=60, **options)
-
-
-def run(*words: str):
-    return CliRunner().invoke(app, list(words))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +102,7 @@ def test_json_object_has_the_promised_keys():
 def test_models_for_people():
     assert "unet " in run("models").stdout
     assert "depth = " in run("models", "unet").stdout
-    assert json.loads(run("models", "unet", "--json").stdout)["options"]["depth"] is not None
+    assert answer("models", "unet")["options"]["depth"] is not None
     assert "fcn8s" in run("models", "--task", "semantic").stdout
 
 

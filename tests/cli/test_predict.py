@@ -13,18 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import answer, mistake, run
 from PIL import Image
-from typer.testing import CliRunner
 
 import masklet
-from masklet.cli import app
 from masklet.models import build
 from masklet.structures import Classes
 from masklet.weights import save_checkpoint
-
-
-def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +41,7 @@ def photos(tmp_path_factory) -> Path:
 
 def test_a_folder_in_every_format(checkpoint, photos, tmp_path):
     out = tmp_path / "out"
-    result = run("predict", photos, "--model", checkpoint, "--out", out, "--json")
-    assert result.exit_code == 0, (result.stderr, result.exception)
-    found = json.loads(result.stdout)
+    found = answer("predict", photos, "--model", checkpoint, "--out", out)
     assert (found["command"], found["model"], found["frames"]) == ("predict", str(checkpoint), 0)
     assert [image["image"] for image in found["images"]] == ["1.jpg", "2.jpg", "10.png"]
     names = [str(Path(file).relative_to(out)) for file in found["files"]]
@@ -121,7 +114,7 @@ def test_a_video(checkpoint, tmp_path):
 
 def test_score_reads_what_predict_wrote(checkpoint, photos, tmp_path):
     run("predict", photos, "--model", checkpoint, "--out", tmp_path, "--formats", "index")
-    found = json.loads(run("score", tmp_path / "index", tmp_path / "index", "--json").stdout)
+    found = answer("score", tmp_path / "index", tmp_path / "index")
     assert found["metrics"]["miou"] == 1
     assert found["images"] == 3
 
@@ -194,10 +187,8 @@ def test_wrong_input(checkpoint, photos, tmp_path, words, error, hint):
     if any("text.jpg" in word for word in words):
         text.write_text("no picture")
     places = {"photos": photos, "tmp": tmp_path, "ok": checkpoint}
-    result = run("predict", *(word.format(**places) for word in words), "--out", tmp_path / "out", "--json")
+    found = mistake("predict", *(word.format(**places) for word in words), "--out", tmp_path / "out")
     text.unlink(missing_ok=True)
-    assert result.exit_code == 2, (result.stderr, result.exception)
-    found = json.loads(result.stdout)
     assert error is None or found["error"] == error.format(**places)
     assert hint is None or found["hint"] == hint.format(**places)
     assert not (tmp_path / "out").exists()

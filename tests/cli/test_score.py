@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import answer, mistake, run
 from PIL import Image
-from typer.testing import CliRunner
-
-from masklet.cli import app
 
 TRUTH = [[0, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
 PRED = [[0, 0, 0, 1, 0], [0, 1, 1, 1, 1]]
-
-
-def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def save(folder: Path, **maps) -> Path:
@@ -33,7 +26,7 @@ def folders(tmp_path):
 
 
 def test_scores_of_two_folders(folders):
-    found = json.loads(run("score", *folders, "--json").stdout)
+    found = answer("score", *folders)
     assert found["command"] == "score"
     assert found["images"] == 2
     assert found["metrics"]["iou/0"] == pytest.approx((3 + 4) / (6 + 4), abs=1e-6)
@@ -48,15 +41,15 @@ def test_hand_values_for_people_with_class_names(tmp_path):
     lines = [line.split() for line in result.stdout.splitlines()]
     assert ["miou", "0.5357"] in lines
     assert ["flooded", "0.5714", "0.7273", "0.6667"] in lines
-    assert json.loads(run("score", pred, truth, "--classes", "3", "--absent", "zero", "--json").stdout)["metrics"][
-        "miou"
-    ] == pytest.approx(0.535714 * 2 / 3, abs=1e-5)
+    assert answer("score", pred, truth, "--classes", "3", "--absent", "zero")["metrics"]["miou"] == pytest.approx(
+        0.535714 * 2 / 3, abs=1e-5
+    )
 
 
 def test_ignore_and_image_mode(tmp_path):
     pred = save(tmp_path / "pred", a=[[0, 1]], b=[[1, 1]])
     truth = save(tmp_path / "truth", a=[[0, 0]], b=[[9, 1]])
-    found = json.loads(run("score", pred, truth, "--ignore", "9", "--mode", "image", "--json").stdout)
+    found = answer("score", pred, truth, "--ignore", "9", "--mode", "image")
     assert found["metrics"]["miou"] == pytest.approx((0.5 + 1) / 2)
     assert found["mode"] == "image"
 
@@ -68,7 +61,7 @@ def test_truth_can_be_a_data_set(tmp_path):
     Image.new("RGB", (5, 2)).save(root / "images" / "10.png")
     save(root / "labels", **{"10": TRUTH})
     pred = save(tmp_path / "pred", **{"10": PRED})
-    found = json.loads(run("score", pred, f"flood:{root}", "--json").stdout)
+    found = answer("score", pred, f"flood:{root}")
     assert found["metrics"]["iou/flooded"] == pytest.approx(4 / 7, abs=1e-6)
     assert found["split"] == "val"
 
@@ -110,9 +103,7 @@ def test_wrong_input(tmp_path, folders, words, error, hint):
         "more": save(tmp_path / "more", a=TRUTH, c=TRUTH, d=TRUTH),
         "wide": save(tmp_path / "wide", a=[[0, 1]], b=[[0, 1]]),
     }
-    result = run("score", *(word.format(**places) for word in words), "--json")
-    assert result.exit_code == 2
-    found = json.loads(result.stdout)
+    found = mistake("score", *(word.format(**places) for word in words))
     if error is not None:
         assert found["error"] == error.format(**places)
     if hint is not None:

@@ -7,24 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import answer, mistake, run
 from PIL import Image
-from typer.testing import CliRunner
 
-from masklet.cli import app
 from masklet.cli.train import gather
 
 SMALL = ["options.base=4", "options.depth=1", "batch=2", "crop=[32,32]", "warm_up_epochs=0", "precision=fp32"]
-
-
-def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def answer(*words) -> dict:
-    result = run(*words, "--json")
-    assert result.exit_code == 0, (result.stderr, result.exception)
-    assert result.stdout.count("\n") == 1
-    return json.loads(result.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -202,10 +190,7 @@ def test_wrong_input(tmp_path, photos, trained, words, error, hint):
     words = [word.format(**places) for word in words]
     if words[0] == "train":
         words += ["--out", str(tmp_path / "out")]
-    result = run(*words, "--json")
-    assert result.exit_code == 2, (result.stderr, result.exception)
-    found = json.loads(result.stdout)
-    assert found["error"]
+    found = mistake(*words)
     assert error is None or found["error"] == error.format(**places)
     assert hint is None or found["hint"] == hint
     assert not (tmp_path / "out" / "best.safetensors").exists()

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from command_line import answer, mistake, run
 
 import masklet
-from masklet.cli import app, doctor
+from masklet.cli import doctor
 from masklet.cli.words import choices, numbers, one_of, pair, settings_of
 from masklet.models import build
 from masklet.structures import Classes
 from masklet.weights import read_note, save_checkpoint
-
-
-def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def test_list_says_which_weights_are_here(tmp_path, monkeypatch):
@@ -30,7 +25,7 @@ def test_list_says_which_weights_are_here(tmp_path, monkeypatch):
     assert next(line for line in lines if line.startswith("pets")).endswith(
         "[not in this copy; run: make train-bundled]"
     )
-    found = json.loads(run("weights", "list", "--json").stdout)["weights"]
+    found = answer("weights", "list")["weights"]
     assert found["flood"]["model"] == "unet"
     assert found["flood"]["classes"] == ["dry", "flooded"]
     assert found["flood"]["path"] == str(tmp_path / "flood.safetensors")
@@ -48,9 +43,7 @@ def plain(tmp_path_factory) -> Path:
 def test_convert_gives_a_file_that_knows_itself(plain, tmp_path):
     out = tmp_path / "ours.safetensors"
     words = ("weights", "convert", plain, "base=4", "depth=1", "num_classes=3", "--model", "unet", "--out", out)
-    result = run(*words, "--classes", "a, b, c", "--json")
-    assert result.exit_code == 0, (result.stdout, result.exception)
-    found = json.loads(result.stdout)
+    found = answer(*words, "--classes", "a, b, c")
     assert found["files"] == [str(out)]
     assert found["parameters"] == sum(p.numel() for p in build("unet", num_classes=3, base=4, depth=1).parameters())
     model = masklet.load(out)
@@ -81,14 +74,12 @@ def test_convert_gives_a_file_that_knows_itself(plain, tmp_path):
 )
 def test_wrong_conversions(plain, tmp_path, words, error):
     places = {"plain": plain, "tmp": tmp_path}
-    result = run("weights", "convert", *(word.format(**places) for word in words), "--json")
-    assert result.exit_code == 2
-    assert json.loads(result.stdout)["error"] == error.format(**places)
+    assert mistake("weights", "convert", *(word.format(**places) for word in words))["error"] == error.format(**places)
     assert not list(tmp_path.iterdir())
 
 
 def test_doctor_for_programs():
-    found = json.loads(run("doctor", "--json").stdout)
+    found = answer("doctor")
     assert found["masklet"] == masklet.__version__
     assert found["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert found["devices"]["cpu"]["works"] is True

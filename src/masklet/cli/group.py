@@ -85,6 +85,7 @@ def _stdout_kept_clean() -> Iterator[None]:
     """Whatever a library prints goes to stderr: stdout belongs to the one JSON object."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+        sys.stderr.flush()
 
 
 def _complain(json: bool, error: str, hint: str | None) -> None:
