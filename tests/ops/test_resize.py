@@ -236,7 +236,7 @@ def largest_allocation(call):
     call()
     python = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    with torch.profiler.profile(profile_memory=True) as profile:
+    with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
         call()
     return max([python, *(event.cpu_memory_usage for event in profile.events())])
 
