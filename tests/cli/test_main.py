@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import typer
-from command_line import answer, run
 
 import masklet
+from command_line import answer, run
 from masklet.cli import COMMANDS, main
 from masklet.cli import models as models_command
 from masklet.cli.report import Report, as_json, as_text, progress_bar
@@ -215,7 +215,7 @@ def test_report_as_json_and_text():
     assert text[0].split() == ["miou", "0.7000"]
     assert ["road", "0.9500"] in [line.split() for line in text]
     assert ["sky", "-"] in [line.split() for line in text]
-    assert text[-1] == "and 5 more files"
+    assert text[-1] == "and 17 more files"
 
 
 def test_progress_stays_off_a_stderr_that_is_no_terminal(capsys):

@@ -16,6 +16,8 @@ import typer
 
 __all__ = ["Json", "Report", "as_json", "as_text", "progress_bar", "read_json"]
 
+SHOWN = 8  # files that a person is told about; the JSON object names them all
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
 
@@ -45,9 +47,9 @@ def as_json(value: Report | dict[str, Any]) -> str:
 
 def as_text(report: Report) -> str:
     """The text of the report, its metrics as a table, and the files that were written."""
-    parts = [report.text, _table(report.metrics), "\n".join(f"wrote {path}" for path in report.files[:20])]
-    if len(report.files) > 20:
-        parts.append(f"and {len(report.files) - 20} more files")
+    parts = [report.text, _table(report.metrics), "\n".join(f"wrote {path}" for path in report.files[:SHOWN])]
+    if len(report.files) > SHOWN:
+        parts.append(f"and {len(report.files) - SHOWN} more files")
     return "\n".join(part for part in parts if part)
 
 

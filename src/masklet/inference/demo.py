@@ -126,12 +126,12 @@ def run_demo(
             seen[name].append(shown)
             if progress is not None:
                 progress(sum(map(len, seen.values())), total)
-        files.append(_sheet(out / f"{name}.jpg", name, seen[name]))
+    sheets = [_sheet(out / f"{name}.jpg", name, found) for name, found in seen.items()]
     metrics = {f"miou/{name}": _mean(found) for name, found in seen.items() if any(s.truth for s in found)}
     page = out / "index.html"
     with replacing(page) as unfinished:
         unfinished.write_text(_page(seen, time.perf_counter() - started), encoding="utf-8")
-    return Demo(page, (page, *files), metrics)
+    return Demo(page, (page, *sheets, *files), metrics)
 
 
 def _bundled() -> dict[str, nn.Module]:
@@ -216,8 +216,8 @@ def _page(seen: Mapping[str, Sequence[Shown]], seconds: float) -> str:
     """The whole page; every picture is inside it."""
     count = sum(map(len, seen.values()))
     subtitle = (
-        f"{len(seen)} small models, {count} pictures, {seconds:.0f} seconds on {_threads()}, "
-        "no network. Drag a picture to lift the mask off the photograph."
+        f"{', '.join(seen)}: {count} pictures in {seconds:.0f} seconds on {_threads()}, without a network. "
+        "Drag across a sample photograph to lift the mask off it."
     )
     footer = (
         f"masklet {__version__}, torch {torch.__version__}. The photographs come with scikit-image; pictures with "
