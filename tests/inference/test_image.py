@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from masklet import build
 from masklet.inference.image import Predictor, Settings, collect, predict
 from masklet.models.base import predict_semantic
 from masklet.structures import Classes, SemanticMap
@@ -224,3 +225,17 @@ def test_devices_that_are_not_there():
     with pytest.raises(UserError, match="cannot use device 'nonsense'"):
         Predictor(Brightness(), Settings(device="nonsense"))
     assert Predictor(Brightness(), Settings(device="cpu")).device.type == "cpu"
+
+
+def test_a_model_that_knows_its_long_side_sees_small_pictures_everywhere():
+    model = build("unet", num_classes=3, backbone="efficientnet_lite0", long_side=64).eval()
+    image = torch.rand(3, 150, 201)
+    own = model.predict(image).labels
+    assert own.shape == (150, 201)
+    assert torch.equal(own, predict(model, image, precision="fp32").labels)
+    assert torch.equal(own, predict(model, image, precision="fp32", long_side=64).labels)
+    whole = predict(model, image, precision="fp32", long_side=201).labels
+    assert (own != whole).float().mean() > 0.01, "the picture was not shrunk"
+    probs = predict_semantic(model, image, probs=True)
+    assert probs.probs.shape == (3, 150, 201)
+    assert (probs.labels == own).float().mean() > 0.999

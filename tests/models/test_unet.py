@@ -232,3 +232,8 @@ def test_mmseg_stage_by_stage(mmseg):
     assert oracle.difference("logits", logits.flip(1), folder) > 0.1
     with torch.inference_mode():
         assert oracle.difference("logits", model(x.flip(1)), folder) > 0.1
+
+
+def test_a_long_side_below_one_pixel_is_refused():
+    with pytest.raises(UserError, match="long_side is 0; give a number of pixels, or None for pictures of any size"):
+        build("unet", backbone="efficientnet_lite0", long_side=0)

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
-from toy import main
 
 from masklet.train.distributed import Team, pick_device, team
+from toy import main
 
 TOY = Path(__file__).parents[1] / "toy.py"
 

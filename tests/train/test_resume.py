@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy import main
 
 from masklet.train.checkpoint import read_notes
+from toy import main
 
 TOY = Path(__file__).parents[1] / "toy.py"
 

@@ -36,7 +36,8 @@ class Settings:
     `tile`: side of overlapping tiles, for pictures too large to be seen at once; None sees each whole.
     `overlap`: the share of a tile that its neighbour also sees.
     `flip`, `scales`: average the probabilities over mirrored and resized looks at the picture.
-    `long_side`: shrink larger pictures to this side before the model sees them; results keep the full size.
+    `long_side`: shrink larger pictures to this side before the model sees them; results keep the full size. None is
+    what the model was trained for.
     `precision`: "auto" is bf16 where the processor computes in it and fp32 elsewhere; or "fp32", "bf16".
     `device`: "auto" is an accelerator if there is one; a model that is passed in stays where it is.
     `probs`: keep the probabilities too, K floats a pixel. `batch`: how many pictures or tiles of one size go together.
@@ -163,7 +164,7 @@ class Predictor:
 
     def _views(self, shape: Sequence[int]) -> tuple[View, ...]:
         """The looks at a picture of this shape: all of them smaller where `long_side` says so."""
-        side = self.settings.long_side
+        side = self.settings.long_side or getattr(self.model, "long_side", None)
         shrink = 1.0 if side is None else min(1.0, side / max(shape[-2:]))
         return tuple(View(view.scale * shrink, view.flip) for view in views(self.settings.scales, self.settings.flip))
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -22,7 +23,8 @@ class SemanticModel(Protocol):
 
     `scores` may be coarser than the image. Resizing them bilinearly (with `align_corners`) to the size of the image
     gives `forward`. A model that pads the image first has `padded_size(height, width)`: its scores cover that size,
-    the image in the top left corner.
+    the image in the top left corner. A model that was trained on small pictures has `long_side`: predictions shrink
+    larger ones to it first, and come back at full size.
     """
 
     classes: Classes
@@ -64,12 +66,27 @@ def predict_semantic(model: Any, images: Any, *, probs: bool = False) -> Semanti
 
 def _predict_one(model: Any, image: Float[Tensor, "3 h w"], probs: bool) -> SemanticMap:
     height, width = image.shape[-2:]
-    scores = model.scores(image[None].to(next(model.parameters()).device))
+    image = shrunk(image[None].to(next(model.parameters()).device), getattr(model, "long_side", None))
+    scores = model.scores(image)
+    if image.shape[-2:] != (height, width):
+        scores = upsample(model, scores.float(), tuple(image.shape[-2:]))
+        logits = resize(scores, (height, width)) if probs else scores
+        labels = argmax_resized(scores, (height, width))[0]
+        return SemanticMap(labels, model.classes, logits[0].softmax(0) if probs else None)
     if probs:
         chances = upsample(model, scores.float(), (height, width))[0].softmax(0)
         return SemanticMap(narrow(chances.argmax(0), len(model.classes)), model.classes, chances)
     labels = argmax_resized(scores.float(), covered(model, height, width), align_corners=model.align_corners)
     return SemanticMap(labels[0, :height, :width].contiguous(), model.classes)
+
+
+def shrunk(images: Float[Tensor, "b 3 h w"], long_side: int | None) -> Float[Tensor, "b 3 h2 w2"]:
+    """Images whose longer side is at most `long_side`, smoothed while they shrink."""
+    factor = 1.0 if long_side is None else long_side / max(images.shape[-2:])
+    if factor >= 1:
+        return images
+    size = [max(1, round(side * factor)) for side in images.shape[-2:]]
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
 
 
 def narrow(labels: Integer[Tensor, "*shape"], num_classes: int) -> Integer[Tensor, "*shape"]:

@@ -49,6 +49,7 @@ class UNet(nn.Module):
     """Per-pixel classes from an encoder and a decoder joined by skips (Ronneberger et al., 2015)."""
 
     align_corners = False
+    long_side: int | None = None
     classes: Classes
     spec: dict[str, Any]
     criterion: Callable[..., Tensor]  # (logits, targets, ignore=...); recipes may put another here
@@ -140,6 +141,7 @@ def unet(
     dropout: float = 0.0,
     loss: str = "cross_entropy",
     aux_weight: float = 0.0,
+    long_side: int | None = None,
 ) -> UNet:
     """The classic U-Net, or with `backbone` (and `weights="imagenet"`) a light decoder on that backbone.
 
@@ -148,7 +150,8 @@ def unet(
     belong to the classic encoder; `widths` (of the decoder, deepest first), `head_stride` (4 is quick, 2 finer) and
     `bins` (pyramid pooling of the deepest map, then `widths[0]` channels) to a backbone. `head_channels` puts a 3x3
     convolution before the classifier. `aux_weight` above 0 adds a second head for training, on the last but one map: of
-    the classic decoder, or of the backbone.
+    the classic decoder, or of the backbone. `long_side`: predictions shrink larger pictures to this side first, for a
+    net that was trained on small ones.
     """
     up = up or ("transposed" if backbone is None else "bilinear")
     for option, value, names in (
@@ -188,7 +191,11 @@ def unet(
     decoder = skip_decoder(encoder.channels, levels, widths, up, norm, padding == "valid", context)
     head = _head(widths[-1], num_classes, head_channels, dropout)
     aux_head = FCNHead(aux_channels, max(aux_channels // 2, 64), num_classes) if aux_weight else None
-    return UNet(normalize, frame, encoder, decoder, head, CRITERIA[loss], aux_head, aux_level, aux_weight)
+    if long_side is not None and long_side < 1:
+        raise UserError(f"long_side is {long_side}", hint="give a number of pixels, or None for pictures of any size")
+    net = UNet(normalize, frame, encoder, decoder, head, CRITERIA[loss], aux_head, aux_level, aux_weight)
+    net.long_side = long_side
+    return net
 
 
 def deepest_first(strides: Mapping[str, int]) -> list[str]:
