@@ -34,20 +34,17 @@ LITE = {
 BASE = SemanticRecipe(
     data="",
     model="unet",
-    options={**LITE, "widths": [128, 96, 64], "head_stride": 4},
     batch=4,  # hundreds of images: many small steps teach more than few large ones
-    crop=(352, 352),
-    scale=(0.5, 1.2),  # photographs of up to 768 pixels, seen as users' cameras and thumbnails show them
     rotate=0.0,
     blur=0.0,
     jitter=0.3,
-    lr=1.5e-3,
+    lr=2e-3,
     lr_factors={r"encoder\.": 0.5},  # pretrained layers move more slowly, as in PSPNet (x10 on new layers)
     weight_decay=0.02,
-    ema=0.99,
-    validate_every=4,
     save_seconds=180.0,
 )
+# Photographs of whole scenes and whole animals are seen at the size that ImageNet's weights know: a network that sees
+# them at full size takes fur for ground.
 RECIPES: Mapping[str, SemanticRecipe] = MappingProxyType(
     {
         "street": replace(
@@ -57,14 +54,35 @@ RECIPES: Mapping[str, SemanticRecipe] = MappingProxyType(
             epochs=30,
             crop=(320, 416),
             scale=(0.6, 1.8),
-            lr=2e-3,
             ema=0.998,
             validate_every=5,
             # the share of the pixels to the power -1/4: poles and cyclists count more, the sky not much less
             class_weights=(0.63, 0.58, 1.27, 0.53, 0.87, 0.72, 1.22, 1.23, 0.81, 1.42, 1.72),
         ),
-        "flood": replace(BASE, data="flood:flood_area", epochs=24, monitor="iou/flooded"),
-        "pets": replace(BASE, data="pets:pets", epochs=20, monitor="iou/pet"),
+        "flood": replace(
+            BASE,
+            data="flood:flood_area",
+            options={**LITE, "widths": [128, 96, 64], "head_stride": 4, "long_side": 512},
+            epochs=27,
+            crop=(320, 384),
+            scale=(0.45, 1.0),
+            loss="cross_entropy+dice",
+            ema=0.995,
+            monitor="iou/flooded",
+            validate_every=3,
+        ),
+        "pets": replace(
+            BASE,
+            data="pets:pets",
+            options={**LITE, "widths": [128, 96, 64, 32], "head_stride": 2, "long_side": 320},
+            epochs=33,
+            crop=(288, 288),
+            scale=(0.4, 0.9),
+            loss="cross_entropy+dice",
+            ema=0.995,
+            monitor="iou/pet",
+            validate_every=3,
+        ),
     }
 )
 SOURCES: Mapping[str, str] = MappingProxyType(
