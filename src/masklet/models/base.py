@@ -69,10 +69,9 @@ def _predict_one(model: Any, image: Float[Tensor, "3 h w"], probs: bool) -> Sema
     image = shrunk(image[None].to(next(model.parameters()).device), getattr(model, "long_side", None))
     scores = model.scores(image)
     if image.shape[-2:] != (height, width):
-        scores = upsample(model, scores.float(), tuple(image.shape[-2:]))
-        logits = resize(scores, (height, width)) if probs else scores
-        labels = argmax_resized(scores, (height, width))[0]
-        return SemanticMap(labels, model.classes, logits[0].softmax(0) if probs else None)
+        small = upsample(model, scores.float(), (image.shape[-2], image.shape[-1]))
+        chances = resize(small, (height, width))[0].softmax(0) if probs else None
+        return SemanticMap(argmax_resized(small, (height, width))[0], model.classes, chances)
     if probs:
         chances = upsample(model, scores.float(), (height, width))[0].softmax(0)
         return SemanticMap(narrow(chances.argmax(0), len(model.classes)), model.classes, chances)
