@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import answer, run
 from PIL import Image
+
+from command_line import answer, run
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import run
 from PIL import Image
 
+from command_line import run
 from masklet.inference import demo
 from masklet.models import build
 from masklet.structures import Classes

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import answer, mistake, run
 from PIL import Image
 
 import masklet
+from command_line import answer, mistake, run
 from masklet.models import build
 from masklet.structures import Classes
 from masklet.weights import save_checkpoint

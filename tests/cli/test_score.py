@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import answer, mistake, run
 from PIL import Image
+
+from command_line import answer, mistake, run
 
 TRUTH = [[0, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
 PRED = [[0, 0, 0, 1, 0], [0, 1, 1, 1, 1]]

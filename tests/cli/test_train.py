@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import answer, mistake, run
 from PIL import Image
 
+from command_line import answer, mistake, run
 from masklet.cli.train import gather
 
-SMALL = ["options.base=4", "options.depth=1", "batch=2", "crop=[32,32]", "warm_up_epochs=0", "precision=fp32"]
+SMALL = ["options.base=4", "depth=1", "batch=2", "crop=[32,32]", "warm_up_epochs=0", "precision=fp32"]
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +124,22 @@ def test_convert_a_plain_state_dict(trained, tmp_path):
     assert "but checkpoints are safetensors files" in wrong.stderr
 
 
-def test_gather_joins_dotted_options():
-    words = ["lr=1", "options.base=8", "options.backbone=resnet18", "options.bins=[1,2]"]
-    assert gather(words, {"depth": 3}) == [
+def test_gather_joins_the_options_of_the_model():
+    known, accepted = {"lr", "loss", "options"}, {"base", "backbone", "bins", "loss"}
+    words = ["lr=1", "options.base=8", "backbone=resnet18", "bins=[1,2]", "loss=focal", "options.loss=dice", "x=1"]
+    assert gather(words, known, accepted, {"depth": 3}) == [
         "lr=1",
-        'options={"depth": 3, "base": 8, "backbone": "resnet18", "bins": [1, 2]}',
+        "loss=focal",
+        "x=1",
+        'options={"depth": 3, "base": 8, "backbone": "resnet18", "bins": [1, 2], "loss": "dice"}',
     ]
-    assert gather(["lr=1", "options={}"], {"depth": 3}) == ["lr=1", "options={}"]
+    assert gather(["lr=1", "options={}"], known, accepted, {"depth": 3}) == ["lr=1", "options={}"]
+
+
+def test_under_torchrun_only_the_first_process_speaks(trained, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    result = run("train", "--out", trained[0], "--resume", "--json")
+    assert (result.exit_code, result.stdout) == (0, "")
 
 
 @pytest.mark.parametrize(

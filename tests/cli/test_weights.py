@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import answer, mistake, run
 
 import masklet
+from command_line import answer, mistake, run
 from masklet.cli import doctor
 from masklet.cli.words import choices, numbers, one_of, pair, settings_of
 from masklet.models import build

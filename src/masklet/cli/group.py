@@ -60,7 +60,7 @@ class Group(TyperGroup):
             if value == 130:  # newer typers turn Ctrl-C into this code
                 raise KeyboardInterrupt
             if not isinstance(value, Report):
-                sys.exit(value or 0)  # --help, --version, or typer's own exit code
+                sys.exit(value or 0)  # --help, --version, typer's own exit code, or nothing to say
             value.seconds = time.perf_counter() - start
             print(as_json(value) if json else as_text(value), flush=True)
             sys.exit(value.exit_code)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json as codec
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +22,7 @@ app = typer.Typer(**options())
 def train(
     settings: Annotated[
         list[str] | None,
-        typer.Argument(help="Settings of the recipe as key=value: lr=3e-4 'crop=[256,256]' options.backbone=resnet18"),
+        typer.Argument(help="Settings of recipe and model as key=value: lr=3e-4 'crop=[256,256]' backbone=resnet18"),
     ] = None,
     data: Annotated[str | None, typer.Option(help="What to train on, as kind:path.")] = None,
     val_data: Annotated[str | None, typer.Option(help="What to validate on; its val split if left out.")] = None,
@@ -30,12 +32,13 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and curves.")] = Path("runs/train"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --out, bit for bit.")] = False,
     json: Json = False,
-) -> Report:
+) -> Report | None:
     """Train a model on your data.
 
     Writes best.safetensors (for --model), last.safetensors (for --resume), history.csv and curves into --out. Settings
     and their defaults: masklet.recipes.semantic.SemanticRecipe. Several processes: torchrun -m masklet.cli train ...
     """
+    from masklet.models import options as options_of
     from masklet.recipes.semantic import SemanticRecipe, run
     from masklet.structures.errors import UserError
 
@@ -46,8 +49,12 @@ def train(
     if recipe is None and data is None:
         raise UserError("train needs --data", hint="for example --data folder:photos; see masklet train --help")
     base = SemanticRecipe.from_dict({**(read_json(recipe) if recipe is not None else {}), **given})
-    plan = base.override(gather(settings or [], base.options))
+    words = settings or []
+    system = next((word.removeprefix("model=") for word in words if word.startswith("model=")), base.model)
+    plan = base.override(gather(words, {f.name for f in fields(base)}, options_of(system), base.options))
     result = run(plan, out, resume=resume)
+    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
+        return None
     files = [
         result.best,
         *(p for p in sorted(out.iterdir()) if p != result.best and p.suffix in (".csv", ".png", ".json")),
@@ -65,12 +72,18 @@ def train(
     )
 
 
-def gather(words: Sequence[str], options_so_far: Mapping[str, Any]) -> list[str]:
-    """Words with every `options.KEY=VALUE` joined into one `options={...}`, which spares the shell some quotes."""
-    plain, inner = [], dict(options_so_far)
+def gather(
+    words: Sequence[str], known: Container[str], accepted: Container[str], so_far: Mapping[str, Any]
+) -> list[str]:
+    """Words with the options of the model joined into one `options={...}`, which spares the shell its quotes.
+
+    Those are `options.KEY=VALUE`, and `KEY=VALUE` where the recipe has no such field but the model such an option.
+    """
+    plain, inner = [], dict(so_far)
     for word in words:
-        if not word.startswith("options."):
+        key = word.partition("=")[0]
+        if key.startswith("options.") or (key not in known and key in accepted):
+            inner |= settings_of([word.removeprefix("options.")], "")
+        else:
             plain.append(word)
-            continue
-        inner |= settings_of([word.removeprefix("options.")], "")
-    return plain if inner == dict(options_so_far) else [*plain, f"options={codec.dumps(inner)}"]
+    return plain if inner == dict(so_far) else [*plain, f"options={codec.dumps(inner)}"]
