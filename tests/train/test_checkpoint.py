@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from toy import make
 
 from masklet.train.checkpoint import Progress, load_last, read_notes, save_last, write_atomically
 from masklet.train.loop import fit
+from toy import make
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toy import Squares, augment
 
 from masklet.data.collate import collate_semantic
 from masklet.train.feed import Feed
+from toy import Squares, augment
 
 
 def feed(**options) -> Feed:

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy import Squares, augment, make, pixel_accuracy
 
 from masklet.data.collate import collate_semantic
 from masklet.structures import Sample
 from masklet.train.checkpoint import Progress
 from masklet.train.feed import Feed
 from masklet.train.loop import fit, groups, one_pass
+from toy import Squares, augment, make, pixel_accuracy
 
 
 def losses(t, **options):

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from toy import Squares, Step, net
 
 from masklet.data.collate import collate_semantic
 from masklet.train.ema import Ema
 from masklet.train.optim import build_optimizer, parameter_groups
 from masklet.train.schedule import build_schedule, constant, cosine, one_cycle, poly, set_lr, warm_up
+from toy import Squares, Step, net
 
 
 class Net(nn.Module):
