@@ -20,6 +20,8 @@ from masklet.viz.words import tag
 
 Picture = UInt8[np.ndarray, "h w 3"]
 STRIPE = 96  # rows that are blended at once: they stay in the processor's cache
+BAND = 64  # rows of a dense mask that are counted at once
+Crop = tuple[Bool[np.ndarray, "h w"], int, int]  # a mask and the x, y of its corner
 RGB = np.dtype((np.void, 3))  # three bytes as one element: numpy then copies pixels, not channels
 
 
@@ -96,9 +98,9 @@ def layer_of(result: Any, classes: Classes | None = None) -> Layer:
     if isinstance(result, Tensor | np.ndarray):
         masks = result.detach().cpu().numpy() if isinstance(result, Tensor) else result
         if masks.dtype == np.bool_ and masks.ndim in (2, 3):
-            masks = masks.reshape(-1, *masks.shape[-2:])
-            areas, names = [int(np.count_nonzero(m)) for m in masks], [f"object {i + 1}" for i in range(len(masks))]
-            return _stacked(masks.shape[1:], ((m, 0, 0) for m in masks), areas, names)
+            found = [_rows(mask) for mask in masks.reshape(-1, *masks.shape[-2:])]
+            names = [f"object {i + 1}" for i in range(len(found))]
+            return _stacked(masks.shape[-2:], [crop for crop, _ in found], [area for _, area in found], names)
     raise TypeError(f"cannot paint a {type(result).__name__}; pass a result of masklet or bool masks (N, H, W)")
 
 
@@ -139,9 +141,15 @@ def _of_objects(masks: Masks, names: Sequence[str]) -> Layer:
     return _stacked(masks.size, crops, masks.areas().tolist(), names)
 
 
-def _stacked(
-    size: tuple[int, ...], crops: Iterable[tuple[np.ndarray, int, int]], areas: Sequence[int], names: Sequence[str]
-) -> Layer:
+def _rows(mask: Bool[np.ndarray, "h w"]) -> tuple[Crop, int]:
+    """The bands of rows that hold the mask, and its area: counting is the fastest way to find out."""
+    counts = [np.count_nonzero(mask[y : y + BAND]) for y in range(0, len(mask), BAND)]
+    full = np.flatnonzero(counts)
+    top, bottom = (int(full[0]) * BAND, int(full[-1] + 1) * BAND) if len(full) else (0, 0)
+    return (mask[top:bottom], 0, top), int(sum(counts))
+
+
+def _stacked(size: tuple[int, ...], crops: Iterable[Crop], areas: Sequence[int], names: Sequence[str]) -> Layer:
     """Objects painted from the largest to the smallest. Past 255 objects the colours repeat."""
     codes = np.zeros(size, np.uint8)
     placed = list(crops)
@@ -175,26 +183,21 @@ def _object_colors() -> UInt8[np.ndarray, "256 3"]:
 
 
 def _blend(picture: Picture, layer: Layer, alpha: float) -> Picture:
-    """(1 - alpha) photograph + alpha paint, where there is paint, in stripes of bytes.
+    """(1 - alpha) photograph + alpha paint, where there is paint; within one of the exact value.
 
-    With t = paint where there is some and photograph elsewhere, one half is (t & p) + ((t ^ p) >> 1): no type wider
-    than a byte. Other strengths take 16 bits; both round down and agree.
+    The table holds the paint already weighted. So per stripe, which stays in the cache, the photograph is weighted
+    (for one half by a shift, with no type wider than a byte), the paint added, and what is bare copied back.
     """
     out, weight = np.empty_like(picture), round(alpha * 256)
+    paint = ((layer.colors.astype(np.uint16) * weight + 128) >> 8).astype(np.uint8)
     for y in range(0, len(picture), STRIPE):
         codes, photo, part = layer.codes[y : y + STRIPE], picture[y : y + STRIPE], out[y : y + STRIPE]
-        painted = photo.copy()
-        np.copyto(painted.view(RGB)[..., 0], _colored(codes, layer.colors).view(RGB)[..., 0], where=codes != 0)
         if weight == 128:
-            np.bitwise_xor(painted, photo, out=part)
-            part >>= 1
-            painted &= photo
-            part += painted
+            np.right_shift(photo, 1, out=part)
         else:
-            mixed = np.multiply(photo, np.uint16(256 - weight), dtype=np.uint16)
-            mixed += np.multiply(painted, np.uint16(weight), dtype=np.uint16)
-            mixed >>= 8
-            part[...] = mixed
+            part[...] = np.multiply(photo, np.uint16(256 - weight), dtype=np.uint16) >> 8
+        part += _colored(codes, paint)
+        np.copyto(part.view(RGB)[..., 0], photo.view(RGB)[..., 0], where=codes == 0)
     return out
 
 
@@ -202,34 +205,31 @@ def _colored(codes: UInt8[np.ndarray, "h w"], colors: UInt8[np.ndarray, "256 3"]
     """The table looked up at every pixel; Pillow's palette conversion is three times as fast as numpy's indexing."""
     paletted = Image.fromarray(np.ascontiguousarray(codes))
     paletted.putpalette(colors.tobytes())
-    return np.ascontiguousarray(np.asarray(paletted.convert("RGB")))
+    return np.asarray(paletted.convert("RGB"))
 
 
 def outline(codes: UInt8[np.ndarray, "h w"], width: int = 1) -> Bool[np.ndarray, "h w"]:
-    """Painted pixels within `width` of a pixel of another code."""
+    """Painted pixels that have another code `width` pixels above, below, left or right of them."""
     edge = np.zeros(codes.shape, bool)
-    down, right = codes[1:] != codes[:-1], codes[:, 1:] != codes[:, :-1]
-    edge[1:] = down
-    edge[:-1] |= down
-    edge[:, 1:] |= right
-    edge[:, :-1] |= right
-    for _ in range(width - 1):
-        wide = edge.copy()
-        wide[1:] |= edge[:-1]
-        wide[:-1] |= edge[1:]
-        wide[:, 1:] |= edge[:, :-1]
-        wide[:, :-1] |= edge[:, 1:]
-        edge = wide
+    down, right = codes[width:] != codes[:-width], codes[:, width:] != codes[:, :-width]
+    edge[width:] = down
+    edge[:-width] |= down
+    edge[:, width:] |= right
+    edge[:, :-width] |= right
     edge &= codes != 0
     return edge
 
 
+def outline_width(codes: UInt8[np.ndarray, "h w"]) -> int:
+    """Thin lines on small pictures, thicker ones on large; 0 on pictures too small for any."""
+    return min(max(1, round(max(codes.shape) / 640)), min(codes.shape) - 1)
+
+
 def _outline(out: Picture, layer: Layer) -> None:
-    height, width = layer.codes.shape
-    if height < 2 or width < 2:
-        return
-    where = np.flatnonzero(outline(layer.codes, max(1, round(max(height, width) / 640))))
-    out.reshape(-1, 3)[where] = layer.colors[layer.codes.reshape(-1)[where]]
+    if width := outline_width(layer.codes):
+        where = np.flatnonzero(outline(layer.codes, width))
+        colors = np.frombuffer(layer.colors.tobytes(), RGB)
+        out.view(RGB).reshape(-1)[where] = colors[layer.codes.reshape(-1)[where]]
 
 
 def _with_names(out: Picture, layer: Layer) -> Picture:

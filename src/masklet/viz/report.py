@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from masklet.structures import Classes
-from masklet.viz.overlay import Layer, as_picture, layer_of, outline
+from masklet.viz.overlay import Layer, as_picture, layer_of, outline, outline_width
 from masklet.viz.palettes import Color, hexadecimal
 from masklet.viz.words import percent
 
@@ -107,8 +107,8 @@ def _paint(codes: Any, layer: Layer) -> bytes:
         lut[used] = 2 * np.arange(len(used)) + 1
         table[lut[used]] = table[lut[used] + 1] = layer.colors[used]
         index = lut[codes]
-        if min(codes.shape) > 1:
-            index = index + outline(np.ascontiguousarray(codes), max(1, round(max(codes.shape) / 640)))
+        if width := outline_width(codes):
+            index = index + outline(codes, width)
         strengths = np.array([0] + [140, 255] * 127 + [0])
     picture = Image.fromarray(index.astype(np.uint8))
     picture.putpalette(table.tobytes())
