@@ -107,18 +107,20 @@ def run_demo(
     examples: int = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> Demo:
-    """Runs the bundled models (or `models`) on sample photographs, and on `examples` validation pictures of each data
-    set found in the folder `data`; writes index.html, contact sheets and one overlay and index PNG per picture.
+    """Runs the bundled models (or `models`) on sample photographs that suit them, and on `examples` validation pictures
+    of each data set found in the folder `data`; writes index.html, contact sheets, an overlay and an index PNG each.
     """
     out, started = Path(out), time.perf_counter()
     models = _bundled() if models is None else models
     photographs = sample_photographs()
     sets = {name: _validation(name, Path(data), examples) for name in models}
-    total = sum(len(photographs) + len(sets[name]) for name in models)
+    # A street model has nothing to say about a cat: it sees the photographs only where it has no streets to look at.
+    apt = {name: photographs if _at_home(name) or not sets[name] else {} for name in models}
+    total = sum(len(apt[name]) + len(sets[name]) for name in models)
     seen: dict[str, list[Shown]] = {}
     files: list[Path] = []
     for name, model in models.items():
-        inputs = [(title, path.stem, read_image(path), None) for title, path in photographs.items()]
+        inputs = [(title, path.stem, read_image(path), None) for title, path in apt[name].items()]
         seen[name] = []
         for title, stem, image, truth in chain(inputs, sets[name]):
             shown = _look(model, title, as_picture(image), truth)
@@ -140,6 +142,11 @@ def _bundled() -> dict[str, nn.Module]:
     if not found:
         raise UserError("this copy of masklet has no bundled weights", hint="run: make train-bundled")
     return found
+
+
+def _at_home(name: str) -> bool:
+    """Whether the sample photographs are what a model is about."""
+    return name not in SUBJECTS or SUBJECTS[name].photographs_first
 
 
 def _validation(name: str, data: Path, count: int) -> list[tuple[str, str, Any, SemanticMap]]:
