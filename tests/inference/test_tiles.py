@@ -3,29 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from masklet.inference.tiles import blocks, fades
+from masklet.inference.tiles import blocks
 from masklet.structures.errors import UserError
 from semantic_toys import Toy
-
-
-@pytest.mark.parametrize(
-    ("starts", "length"), [([0], 40), ([0, 48], 64), ([0, 48, 49], 64), ([0, 64, 100], 64), ([0, 16, 32, 41], 64)]
-)
-def test_weights_of_overlapping_windows_add_up_to_one(starts, length):
-    total = torch.zeros(starts[-1] + length)
-    for start, weight in zip(starts, fades(starts, length), strict=True):
-        assert (weight >= 0).all()
-        total[start : start + length] += weight
-    torch.testing.assert_close(total, torch.ones_like(total))
-
-
-def test_the_outer_quarter_of_an_overlap_belongs_to_one_window():
-    first, second = fades([0, 48], 64)  # they share 16 pixels, 48 to 63
-    assert (second[:4] == 0).all()
-    assert (second[12:] == 1).all()
-    assert (first[60:] == 0).all()
-    assert (first[:52] == 1).all()
-    assert 0 < second[8] < 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 500), (64, 64), (65, 64), (131, 257), (200, 40)])

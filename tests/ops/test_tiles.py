@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from masklet.ops.tiles import blend_weights, windows
+from masklet.ops.tiles import fades, windows
 
 
 @settings(max_examples=40, deadline=None)
@@ -58,10 +58,21 @@ def test_bad_tiles(arguments, message):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (4, 7), (64, 64)])
-def test_blend_weights(shape):
-    weights = blend_weights(*shape)
-    assert weights.shape == shape
-    assert 0 < weights.min() <= weights.max() <= 1
-    assert torch.equal(weights, weights.flip(0, 1))
-    assert weights[shape[0] // 2, shape[1] // 2] == weights.max()
+@pytest.mark.parametrize(
+    ("starts", "length"), [([0], 40), ([0, 48], 64), ([0, 48, 49], 64), ([0, 64, 100], 64), ([0, 16, 32, 41], 64)]
+)
+def test_weights_of_overlapping_windows_add_up_to_one(starts, length):
+    total = torch.zeros(starts[-1] + length)
+    for start, weight in zip(starts, fades(starts, length), strict=True):
+        assert (weight >= 0).all()
+        total[start : start + length] += weight
+    torch.testing.assert_close(total, torch.ones_like(total))
+
+
+def test_the_outer_quarter_of_an_overlap_belongs_to_one_window():
+    first, second = fades([0, 48], 64)  # they share 16 pixels, 48 to 63
+    assert (second[:4] == 0).all()
+    assert (second[12:] == 1).all()
+    assert (first[60:] == 0).all()
+    assert (first[:52] == 1).all()
+    assert 0 < second[8] < 1

@@ -8,13 +8,12 @@ model that looks no further than that gives the very result of the whole picture
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from masklet.ops.tiles import windows
+from masklet.ops.tiles import fades, windows
 from masklet.structures.errors import UserError
 
 Block = tuple[int, int, Float[Tensor, "k h w"]]
@@ -55,26 +54,6 @@ def blocks(
                     part[:, : above.shape[1]] += above
                 below[column] = part[:, next_y - y :].clone() if next_y < y + high else None
                 yield y, x, part[:, : next_y - y]
-
-
-def fades(starts: list[int], length: int) -> list[Float[Tensor, " n"]]:
-    """One weight per pixel of each of the windows that begin at `starts`; at every place they add up to 1."""
-    where = torch.arange(length)
-    rises = [torch.ones(length)]
-    for before, start in pairwise(starts):
-        band = before + length - start
-        rises.append(((where + 0.5 - band / 4) / max(band / 2, 1)).clamp(0, 1) if band else torch.ones(length))
-    weights = []
-    for i, start in enumerate(starts):
-        weight = rises[i]
-        for j in range(i + 1, len(starts)):  # a later window takes what it covers; the last one may cover two
-            shift = starts[j] - start
-            if shift >= length:
-                break
-            weight = weight.clone()
-            weight[shift:] *= 1 - rises[j][: length - shift]
-        weights.append(weight)
-    return weights
 
 
 def check(tile: int, overlap: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -31,11 +32,24 @@ def _starts(side: int, tile: int, overlap: int | float) -> list[int]:
     return [max(min(i * stride, side - tile), 0) for i in range(count)]
 
 
-def blend_weights(height: int, width: int) -> Float[Tensor, "h w"]:
-    """A pyramid: 1 in the middle of a tile, falling to almost 0 at its edge, where tiles know least."""
-    return _ramp(height)[:, None] * _ramp(width)
+def fades(starts: list[int], length: int) -> list[Float[Tensor, " n"]]:
+    """One weight per pixel of each of the windows that begin at `starts`; at every place they add up to 1.
 
-
-def _ramp(n: int) -> Float[Tensor, " n"]:
-    from_edge = torch.arange(n) + 0.5
-    return torch.minimum(from_edge, n - from_edge) / (n / 2)
+    Of the overlap of two windows the outer quarters belong to one of them alone, and the middle half fades.
+    """
+    where = torch.arange(length)
+    rises = [torch.ones(length)]
+    for before, start in pairwise(starts):
+        band = before + length - start
+        rises.append(((where + 0.5 - band / 4) / max(band / 2, 1)).clamp(0, 1) if band else torch.ones(length))
+    weights = []
+    for i, start in enumerate(starts):
+        weight = rises[i]
+        for j in range(i + 1, len(starts)):  # a later window takes what it covers; the last one may cover two
+            shift = starts[j] - start
+            if shift >= length:
+                break
+            weight = weight.clone()
+            weight[shift:] *= 1 - rises[j][: length - shift]
+        weights.append(weight)
+    return weights
