@@ -48,7 +48,7 @@ def main() -> None:
     photo = photograph()
     for aux in (True, False):
         theirs, ours = twins(0, aux)
-        exact, automatic = (Predictor(ours, Settings(precision=name)) for name in ("fp32", "auto"))
+        exact, automatic = (Predictor(ours, Settings(precision=name), many=True) for name in ("fp32", "auto"))
 
         @torch.inference_mode()
         def peer(model: nn.Module = theirs) -> Tensor:

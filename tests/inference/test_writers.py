@@ -168,7 +168,7 @@ def test_an_interruption_in_the_middle_of_a_file_leaves_the_old_one(tmp_path, mo
 
 
 def test_many_pictures_make_a_light_report():
-    one = writers._Cards(writers.MANY + 1)
+    one = writers._Cards(writers.CROWD + 1)
     assert one.side < writers._Cards(3).side
 
 

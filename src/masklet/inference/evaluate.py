@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from masklet.data.sources import Dataset
-from masklet.inference.image import Predictor, Settings
+from masklet.inference.image import MANY, Predictor, Settings
 from masklet.metrics.semantic import SemanticScore
 from masklet.structures import Classes, Sample, SemanticMap
 from masklet.structures.errors import UserError
@@ -40,7 +40,7 @@ def measure(
     """
     if not len(dataset):
         raise UserError("there is nothing to evaluate", hint="the data set is empty; check path and split")
-    predictor = Predictor(model, Settings(**settings))
+    predictor = Predictor(model, Settings(**settings), many=len(dataset) >= MANY)
     classes = getattr(dataset, "classes", None) or dataset[0].classes or predictor.model.classes
     _same_classes(classes, predictor.model.classes)
     predictor.barred = classes.unscored

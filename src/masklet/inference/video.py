@@ -53,7 +53,7 @@ def predict_video(
     """
     if every < 1:
         raise UserError(f"every is {every}", hint="give 1 for all frames, 2 for every second one, ...")
-    predictor = model if isinstance(model, Predictor) else Predictor(model, Settings(**settings))
+    predictor = model if isinstance(model, Predictor) else Predictor(model, Settings(**settings), many=True)
     frames = read_frames(source) if isinstance(source, str | Path) else _given(source)
     chosen = islice((frame for frame in frames if frame[0] % every == 0), most)
     return _predicted(predictor, chosen)

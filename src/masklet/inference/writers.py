@@ -12,7 +12,7 @@ from PIL import Image
 
 from masklet.data.formats import coco_annotations, coco_categories, coco_json, write_index_png, write_json
 from masklet.data.images import to_float
-from masklet.inference.image import Picture, Predictor, Settings, collect, is_video
+from masklet.inference.image import MANY, Picture, Predictor, Settings, collect, is_video
 from masklet.inference.video import describe, predict_video, video_writer
 from masklet.structures import Classes, SemanticMap
 from masklet.structures.errors import UserError
@@ -23,7 +23,7 @@ from masklet.viz.report import Card, card, page
 FORMATS = ("overlay", "index", "coco", "json", "html")
 PIXELS = MappingProxyType({"overlay": "overlay", "overlay.png": "overlay", "index": "index"})  # format -> folder
 JPEG: Mapping[str, Any] = MappingProxyType({"quality": 92, "subsampling": 0})
-SMALL, MANY = 480, 60  # longest side of the pictures in a report of more than so many
+SMALL, CROWD = 480, 60  # longest side of the pictures in a report of more than so many
 
 
 def write(
@@ -91,9 +91,8 @@ def predict_files(
     """
     _known(formats)
     out, sources = Path(out_dir), collect(inputs, videos=True)[0]
-    predictor = Predictor(model, Settings(**settings))
-    videos = [s for s in sources if isinstance(s, Path) and is_video(s)]
-    pictures = [s for s in sources if not (isinstance(s, Path) and is_video(s))]
+    videos, pictures = [s for s in sources if _is_film(s)], [s for s in sources if not _is_film(s)]
+    predictor = Predictor(model, Settings(**settings), many=len(pictures) >= MANY or bool(videos))
     done, names, cards = Written(), _Names(), _Cards(len(pictures))
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -156,7 +155,7 @@ class _Cards:
     """The pictures of a report, small where there are many."""
 
     def __init__(self, expected: int):
-        self.side, self.cards = (SMALL if expected > MANY else 2 * SMALL), list[Card]()
+        self.side, self.cards = (SMALL if expected > CROWD else 2 * SMALL), list[Card]()
 
     def add(self, name: str, photo: Any, result: Any, seconds: float) -> None:
         self.cards.append(card(name, photo, result, {"in": f"{seconds:.2f} s"}, self.side))
@@ -197,6 +196,10 @@ def _write_video(
         for frame in frames():
             append(overlay(_bytes(frame.image), frame.result))
     done.files.append(path)
+
+
+def _is_film(source: Any) -> bool:
+    return isinstance(source, Path) and is_video(source)
 
 
 def _label_map(result: Any) -> Any:

@@ -21,7 +21,7 @@ from masklet.viz.words import tag
 Picture = UInt8[np.ndarray, "h w 3"]
 STRIPE = 96  # rows that are blended at once: they stay in the processor's cache
 BAND = 64  # rows of a dense mask that are counted at once
-Crop = tuple[Bool[np.ndarray, "h w"], int, int]  # a mask and the x, y of its corner
+Crop = tuple[Bool[np.ndarray, "_ _"], int, int]  # a mask and the x, y of its corner
 RGB = np.dtype((np.void, 3))  # three bytes as one element: numpy then copies pixels, not channels
 
 
@@ -89,8 +89,8 @@ def layer_of(result: Any, classes: Classes | None = None) -> Layer:
     if isinstance(result, Instances):
         if result.masks is None:
             raise UserError("these instances have boxes but no masks", hint="paint a model that predicts masks")
-        found = zip(result.labels.tolist(), result.scores.tolist(), strict=True)
-        return _of_objects(result.masks, [f"{result.classes.names[label]} {score:.2f}" for label, score in found])
+        pairs = zip(result.labels.tolist(), result.scores.tolist(), strict=True)
+        return _of_objects(result.masks, [f"{result.classes.names[label]} {score:.2f}" for label, score in pairs])
     if isinstance(result, Masks):
         return _of_objects(result, [f"object {i + 1}" for i in range(len(result))])
     if isinstance(result, Panoptic):
