@@ -71,7 +71,7 @@ def test_a_page_needs_nothing_from_outside():
 def test_paint_is_transparent_where_nothing_is():
     one = card("x", photo(), result())
     paint = np.asarray(Image.open(io.BytesIO(one.paint)).convert("RGBA"))
-    assert paint[10, 10].tolist() == [200, 40, 40, 140]
+    assert paint[10, 10].tolist() == [200, 40, 40, 118]
     assert paint[59, 79, 3] == 0
     assert paint[29, 60].tolist() == [200, 40, 40, 255]  # outline
     assert one.shares == (("cat", (200, 40, 40), 0.5), ("<b>mat</b>", (30, 90, 210), 0.25))
@@ -90,7 +90,7 @@ def test_many_objects_and_no_pictures():
         masks[i, i // 5, 8 * (i % 5) : 8 * (i % 5) + 4] = True
     one = card("crowd", photo(40, 40), Masks.from_dense(masks))
     paint = np.asarray(Image.open(io.BytesIO(one.paint)).convert("RGBA"))
-    assert set(np.unique(paint[..., 3])) == {0, 140}
+    assert set(np.unique(paint[..., 3])) == {0, 118}
     assert "On average" not in page([one, one])  # 200 names would say nothing
     assert "No pictures." in page([])
     empty = card("nothing", photo(1, 1), SemanticMap(torch.zeros(1, 1, dtype=torch.uint8), CLASSES))

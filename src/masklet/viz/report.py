@@ -19,6 +19,8 @@ from masklet.viz.overlay import Layer, as_picture, layer_of, outline, outline_wi
 from masklet.viz.palettes import Color, hexadecimal
 from masklet.viz.words import percent
 
+AREA = 118  # of 255: how strong the paint is within an outline
+
 
 @dataclass(frozen=True)
 class Card:
@@ -101,7 +103,7 @@ def _paint(codes: Any, layer: Layer) -> bytes:
     """An index PNG of the codes: outlines full, areas half transparent."""
     used = np.flatnonzero(np.bincount(codes.reshape(-1), minlength=256)[1:]) + 1
     if len(used) > 127:  # two palette entries each do not fit: areas only
-        table, index, strengths = layer.colors, codes, np.where(np.arange(256) > 0, 140, 0)
+        table, index, strengths = layer.colors, codes, np.where(np.arange(256) > 0, AREA, 0)
     else:
         table, lut = np.zeros((256, 3), np.uint8), np.zeros(256, np.uint8)
         lut[used] = 2 * np.arange(len(used)) + 1
@@ -109,7 +111,7 @@ def _paint(codes: Any, layer: Layer) -> bytes:
         index = lut[codes]
         if width := outline_width(codes):
             index = index + outline(codes, width)
-        strengths = np.array([0] + [140, 255] * 127 + [0])
+        strengths = np.array([0] + [AREA, 255] * 127 + [0])
     picture = Image.fromarray(index.astype(np.uint8))
     picture.putpalette(table.tobytes())
     out = io.BytesIO()
