@@ -26,7 +26,8 @@ def test_loopback_is_open():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(1)
-        socket.create_connection(server.getsockname(), timeout=5).close()
+        with socket.create_connection(server.getsockname(), timeout=5) as client:
+            assert client.getpeername() == server.getsockname()
 
 
 def test_single_thread(single_thread):

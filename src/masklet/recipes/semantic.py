@@ -32,6 +32,7 @@ from masklet.models import build, unknown
 from masklet.parts import losses, precision
 from masklet.structures import Classes, Sample
 from masklet.structures.errors import UserError
+from masklet.structures.files import replacing
 from masklet.train.checkpoint import Record, load_last, read_notes, save_last
 from masklet.train.distributed import Team, team
 from masklet.train.ema import Ema
@@ -401,9 +402,8 @@ def autocast(recipe: SemanticRecipe, device: torch.device) -> AbstractContextMan
 
 def save_picture(picture: Any, path: Path) -> None:
     """Writes a PNG at once or not at all."""
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    Image.fromarray(picture).save(partial)
-    os.replace(partial, path)
+    with replacing(path) as unfinished:
+        Image.fromarray(picture).save(unfinished)
 
 
 def _check_resume(last: Path, plain: dict[str, Any], resume: bool) -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from masklet.structures.errors import UserError
+from masklet.structures.files import replacing
 from masklet.train.ema import Ema
 
 Record = dict[str, int | float]  # what is logged of a step or an epoch
@@ -41,15 +42,10 @@ class Progress:
 
 def write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Writes a safetensors file next to `path` and renames it, so `path` is either the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata)
-        with open(partial, "rb") as f:
+    with replacing(path) as unfinished:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, unfinished, metadata)
+        with open(unfinished, "rb") as f:
             os.fsync(f.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def save_last(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from masklet.structures.errors import UserError
+from masklet.structures.files import replacing
 
 
 def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -19,9 +19,8 @@ def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text.getvalue())
-    os.replace(partial, path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text.getvalue())
 
 
 class StepLog:

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from masklet.structures.errors import UserError
+from masklet.structures.files import replacing
 
 VERSION = 1  # of the note in our own files
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
@@ -43,17 +44,11 @@ def save_checkpoint(
         raise UserError(f"{type(model).__name__} does not say how it was built", hint="make models with masklet.build")
     note = {"version": VERSION, **spec, "classes": classes.to_dict(), **(extra or {})}
     tensors = {key: _stored(value, half) for key, value in model.state_dict().items()}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
+    with replacing(path) as unfinished:
         save_file(tensors, unfinished, metadata={"masklet": json.dumps(note), "format": "pt"})
         with open(unfinished, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    return Path(path)
 
 
 def _stored(value: Shaped[Tensor, "*shape"], half: bool) -> Shaped[Tensor, "*shape"]:
