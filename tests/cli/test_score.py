@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from command_line import answer, mistake, run
+from masklet.inference.scores import SCORERS, options, scorer
 
 TRUTH = [[0, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
 PRED = [[0, 0, 0, 1, 0], [0, 1, 1, 1, 1]]
@@ -67,12 +69,26 @@ def test_truth_can_be_a_data_set(tmp_path):
     assert found["split"] == "val"
 
 
+def test_page_for_people(tmp_path, folders):
+    page = tmp_path / "scores.html"
+    found = answer("score", *folders, "-o", "classes=dry,flooded", "--page", page)
+    assert found["files"] == [str(page)]
+    assert "<span>miou</span>" in page.read_text()
+    assert "<td class=word>flooded</td>" in page.read_text()
+
+
+def test_every_scorer_is_there_and_takes_named_options():
+    for name in SCORERS:
+        assert "progress" in inspect.signature(scorer(name)).parameters, name
+        assert all(p.default is not p.empty for p in options(name).values()), name
+
+
 @pytest.mark.parametrize(
     ("words", "error", "hint"),
     [
-        (["{pred}", "{truth}", "--metric", "mioux"], "--metric has no 'mioux'", "did you mean miou? choose from miou"),
-        (["{pred}", "{truth}", "--mode", "mean"], "--mode has no 'mean'", "choose from dataset, image"),
-        (["{pred}", "{truth}", "--absent", "nan"], "--absent has no 'nan'", "choose from skip, zero"),
+        (["{pred}", "{truth}", "--metric", "mioux"], "--metric has no 'mioux'", None),
+        (["{pred}", "{truth}", "--mode", "mean"], "mode is 'mean'", "choose 'dataset' or 'image'"),
+        (["{pred}", "{truth}", "--absent", "nan"], "absent is 'nan'", "choose 'skip' or 'zero'"),
         (["{pred}", "{truth}", "--classes", ","], "--classes is empty", "write names with commas"),
         (["{pred}/x", "{truth}"], "{pred}/x does not exist", "name the folder of the pictures"),
         (["{pred}/a.png", "{truth}"], "{pred}/a.png is not a folder", "name the folder of the pictures"),
@@ -92,6 +108,13 @@ def test_truth_can_be_a_data_set(tmp_path):
             "{wide}/a.png: prediction is 1x2 but truth is 2x5; resize the prediction to the truth (nearest)",
             None,
         ),
+        (
+            ["{pred}", "{truth}", "-o", "igonre=3"],
+            "-o of miou has no 'igonre'",
+            "did you mean ignore? choose from classes, ignore, mode, absent",
+        ),
+        (["{pred}", "{truth}", "-o", "ignore=void"], "-o ignore is 'void'", "write it like its default, -o ignore=255"),
+        (["{pred}", "{truth}", "-o", "ignore"], "--option 'ignore' is not key=value", None),
         (["{pred}", "flod:x"], "unknown kind of data 'flod'", None),
         (["{pred}", "{truth}", "--ignore", "void"], None, "see masklet score --help"),
     ],

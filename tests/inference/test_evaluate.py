@@ -46,7 +46,7 @@ def test_a_perfect_model_scores_one(options):
 def test_counts_by_hand():
     score = measure(Brightness(), Pictures(1, wrong=5))
     expected = torch.tensor([[140, 0, 0], [0, 140, 0], [50, 50, 190]])  # 19 rows count; 5 of them are called car
-    assert torch.equal(score.table, expected)
+    assert torch.equal(score.confusion, expected)
     scores = score.compute()
     assert scores["iou/car"] == pytest.approx(190 / 290)
     assert scores["pixel_accuracy"] == pytest.approx(470 / 570)
@@ -71,12 +71,12 @@ def test_unscored_classes_count_nowhere_and_are_never_chosen():
     """The truth's `road` is ignored, and what looks like road must be called something else."""
     classes = Classes(CLASSES.names, unscored=(1,))
     score = measure(Brightness(classes), Pictures(1, classes))
-    assert score.table[:, 1].sum() == score.table[1].sum() == 0
+    assert score.confusion[:, 1].sum() == score.table[1].sum() == 0
     assert score.compute()["miou"] == 1
     assert "iou/road" not in score.compute()
     barred = measure(Brightness(classes), Pictures(1, classes, wrong=5))
-    assert barred.table[2].sum() == 290  # also the pixels that it would have called road
-    assert barred.table[2, 1] == 0
+    assert barred.confusion[2].sum() == 290  # also the pixels that it would have called road
+    assert barred.confusion[2, 1] == 0
 
 
 def test_samples_in_a_list_and_per_image_mode():

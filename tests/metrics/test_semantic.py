@@ -54,7 +54,7 @@ def reference(pred: np.ndarray, truth: np.ndarray, k: int, ignore: int = 255) ->
 
 def test_hand_values_of_the_spec():
     s = score(HAND_PRED, HAND_TRUTH)
-    assert s.table.tolist() == [[3, 1], [2, 4]]
+    assert s.confusion.tolist() == [[3, 1], [2, 4]]
     found = s.compute()
     assert found["pixel_accuracy"] == pytest.approx(0.7)
     assert found["mean_accuracy"] == pytest.approx((3 / 4 + 4 / 6) / 2) == pytest.approx(0.7083, abs=5e-5)
@@ -78,11 +78,11 @@ def test_uint16_and_bool_maps_count_too():
 
 def test_ignored_pixels_do_not_count():
     truth = torch.where(torch.arange(10).view(2, 5) == 3, 255, HAND_TRUTH.long())  # the one true 0 that was missed
-    assert score(HAND_PRED, truth).table.tolist() == [[3, 0], [2, 4]]
+    assert score(HAND_PRED, truth).confusion.tolist() == [[3, 0], [2, 4]]
     everything = torch.full((2, 5), 255)
     assert all(math.isnan(v) for v in score(HAND_PRED, everything).compute().values())
     assert set(score(HAND_PRED, everything, absent="zero").compute().values()) == {0.0}
-    assert score(HAND_PRED, torch.where(HAND_TRUTH == 0, 7, 1), ignore=7).table.tolist() == [[0, 0], [2, 4]]
+    assert score(HAND_PRED, torch.where(HAND_TRUTH == 0, 7, 1), ignore=7).confusion.tolist() == [[0, 0], [2, 4]]
 
 
 def test_absent_classes_skip_or_count_as_zero():
@@ -140,7 +140,7 @@ def test_names_and_unscored_classes():
 def test_an_empty_image_changes_nothing():
     s = score(HAND_PRED, HAND_TRUTH)
     s.update(torch.zeros(0, 5, dtype=torch.uint8), torch.zeros(0, 5, dtype=torch.uint8))
-    assert s.table.sum() == 10
+    assert s.confusion.sum() == 10
 
 
 label_maps = st.integers(1, 5).flatmap(
@@ -189,7 +189,7 @@ def test_permutation_and_merge_change_nothing(case, random, mode, cut):
     right.update(*(m[cut:] for m in maps))
     left.merge(right)
     assert left.compute() == pytest.approx(whole.compute(), nan_ok=True)
-    assert torch.equal(left.table, whole.table)
+    assert torch.equal(left.confusion, whole.confusion)
 
 
 @pytest.mark.parametrize(
@@ -240,3 +240,11 @@ def test_bad_input_says_what_came_and_what_to_do(call, error, message):
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value) == message
+
+
+def test_table_has_a_row_per_class():
+    rows = score(HAND_PRED, HAND_TRUTH).table()
+    assert [row["class"] for row in rows] == ["0", "1"]
+    assert [row["pixels"] for row in rows] == [4, 6]
+    assert rows[0]["iou"] == pytest.approx(0.5)
+    assert rows[1]["dice"] == pytest.approx(8 / 11)

@@ -33,6 +33,7 @@ class Report:
     files: list[Path] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
     text: str = ""
+    shown: bool = True  # the metrics to a person, below the text
     exit_code: int = 0
     seconds: float = 0.0
 
@@ -47,7 +48,11 @@ def as_json(value: Report | dict[str, Any]) -> str:
 
 def as_text(report: Report) -> str:
     """The text of the report, its metrics as a table, and the files that were written."""
-    parts = [report.text, _table(report.metrics), "\n".join(f"wrote {path}" for path in report.files[:SHOWN])]
+    parts = [
+        report.text,
+        _table(report.metrics) if report.shown else "",
+        "\n".join(f"wrote {path}" for path in report.files[:SHOWN]),
+    ]
     if len(report.files) > SHOWN:
         parts.append(f"and {len(report.files) - SHOWN} more files")
     return "\n".join(part for part in parts if part)

@@ -31,7 +31,7 @@ def measure(
     each: Each | None = None,
     **settings: Any,
 ) -> SemanticScore:
-    """The counts of a model on a data set: `.compute()` gives the scores, `.table` the confusion of classes.
+    """The counts of a model on a data set: `.compute()` gives the scores, `.confusion` the table of classes.
 
     Pictures are predicted at their own size with the `settings` of `predict`. Truth of a class that the data set
     leaves unscored is ignored, and the model may not choose such a class. `mode` and `absent` are explained at

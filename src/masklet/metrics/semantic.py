@@ -46,7 +46,7 @@ class SemanticScore:
     ignore: int = 255
     mode: str = "dataset"
     absent: str = "skip"
-    table: Int[Tensor, "k k"] = field(init=False, repr=False)
+    confusion: Int[Tensor, "k k"] = field(init=False, repr=False)
     images: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class SemanticScore:
         count = self.classes if isinstance(self.classes, int) else len(self.classes)
         if count < 1:
             raise UserError(f"a score needs at least one class, got {count}")
-        self.table = torch.zeros(count, count, dtype=torch.int64)
+        self.confusion = torch.zeros(count, count, dtype=torch.int64)
         self._sums = torch.zeros(len(_MEANS) + 3 * count, dtype=torch.float64)
         self._counts = torch.zeros(len(_MEANS) + 3 * count, dtype=torch.int64)
 
@@ -70,7 +70,7 @@ class SemanticScore:
     def scored(self) -> tuple[int, ...]:
         """The classes that have a score: all but those that `classes` leaves unscored."""
         left_out = () if isinstance(self.classes, int) else self.classes.unscored
-        return tuple(i for i in range(len(self.table)) if i not in left_out)
+        return tuple(i for i in range(len(self.confusion)) if i not in left_out)
 
     def update(self, pred: Tensor | np.ndarray, truth: Tensor | np.ndarray) -> None:
         """Adds one pair of (H, W) label maps, or (B, H, W) with one pair per image."""
@@ -82,7 +82,7 @@ class SemanticScore:
             )
         for one_pred, one_truth in zip(pred, truth, strict=True):
             table = self._count(one_pred, one_truth)
-            self.table += table
+            self.confusion += table
             self.images += 1
             if self.mode == "image":
                 scores = self._scores(table)
@@ -97,20 +97,29 @@ class SemanticScore:
         )
         if mine != theirs:
             raise UserError(f"cannot merge scores of different settings: {mine} and {theirs}")
-        self.table += other.table
+        self.confusion += other.confusion
         self.images += other.images
         self._sums += other._sums
         self._counts += other._counts
 
     def compute(self) -> dict[str, float]:
         """The five means, then iou/<class>, dice/<class> and accuracy/<class>; NaN where nothing was there to score."""
-        scores = self._scores(self.table) if self.mode == "dataset" else self._sums / self._counts
+        scores = self._scores(self.confusion) if self.mode == "dataset" else self._sums / self._counts
         keys = (*_MEANS, *(f"{kind}/{name}" for kind in ("iou", "dice", "accuracy") for name in self.names))
         left_out = {name for i, name in enumerate(self.names) if i not in self.scored}
         return {k: v for k, v in zip(keys, scores.tolist(), strict=True) if k.partition("/")[2] not in left_out}
 
+    def table(self) -> list[dict[str, float | int | str]]:
+        """One row per scored class: its pixels in the truth, IoU, Dice and accuracy."""
+        scores, pixels = self.compute(), self.confusion.sum(1).tolist()
+        return [
+            {"class": self.names[i], "pixels": pixels[i]}
+            | {kind: scores[f"{kind}/{self.names[i]}"] for kind in ("iou", "dice", "accuracy")}
+            for i in self.scored
+        ]
+
     def _count(self, pred: Tensor, truth: Tensor) -> Tensor:
-        table = confusion(truth, pred, len(self.table), ignore=self.ignore).cpu()
+        table = confusion(truth, pred, len(self.confusion), ignore=self.ignore).cpu()
         for i in set(range(len(table))) - set(self.scored):
             table[i] = 0
         return table

@@ -315,7 +315,7 @@ def run(
 
         def validate(model: nn.Module) -> Record:
             score = measure(model, val, precision=recipe.precision)
-            tables[:] = [score.table]
+            tables[:] = [score.confusion]
             return {**score.compute()}
 
         def keep_last() -> None:

@@ -16,6 +16,7 @@ Conventions, said once:
 from __future__ import annotations
 
 from masklet.structures.classes import Classes
+from masklet.structures.curve import Curve
 from masklet.structures.errors import UserError
 from masklet.structures.instances import Instances
 from masklet.structures.masklets import Masklets
@@ -28,6 +29,7 @@ from masklet.structures.semantic import SemanticMap
 
 __all__ = [
     "Classes",
+    "Curve",
     "Instances",
     "Masklets",
     "Masks",

@@ -1,4 +1,4 @@
-"""Prediction files against truth files: scores for label maps that anybody's program wrote."""
+"""Label maps in files against label maps in files, whoever wrote them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from masklet.metrics.semantic import SemanticScore
 from masklet.structures import Classes, Sample
 from masklet.structures.errors import UserError
 
-__all__ = ["score_files"]
+__all__ = ["score_miou"]
 
 SUFFIXES = ("", "_index", "_pred", "_prediction")  # that other programs put after the name of the truth file
 
 
-def score_files(
+def score_miou(
     predictions: Path,
     truth: Path | Dataset,
     *,
-    classes: Classes | int | None = None,
+    classes: Classes | Sequence[str] | int | None = None,
     ignore: int = 255,
     mode: str = "dataset",
     absent: str = "skip",
@@ -43,6 +43,8 @@ def score_files(
     else:
         partners = _partners(predictions, [truth.paths(i)[0] for i in range(len(truth))])
         classes, ignore, maps = truth.classes, truth.classes.ignore, map(_labels, truth)
+    if not isinstance(classes, Classes | int):
+        classes = Classes(tuple(classes))
     score = SemanticScore(classes, ignore=ignore, mode=mode, absent=absent)
     for done, (partner, labels) in enumerate(zip(partners, maps, strict=True), 1):
         try:
