@@ -20,6 +20,7 @@ class Segment:
     thing: bool
     score: int | float = 1.0
     area: int = 0
+    crowd: bool = False  # in truth: many things drawn as one, which scores leave out
 
 
 @dataclass(frozen=True, eq=False)
