@@ -91,36 +91,64 @@ def fill(rings: Sequence[Ring], height: int, width: int) -> Bool[np.ndarray, "h 
     return mask
 
 
-_FINE = 5  # COCO walks along the outline on a grid five times finer than the pixels
+_FINE, _MIDDLE = 5, 2  # COCO walks along the outline on a grid five times finer than the pixels
 
 
 def rasterize(ring: Ring, height: int, width: int) -> RLE:
     """One polygon as COCO's tools draw it, pixel for pixel (their `frPyObjects`)."""
     if len(ring) < 3:
         raise ValueError(f"a polygon needs at least 3 points, this one has {len(ring)}")
-    corners = np.trunc(_FINE * np.asarray(ring, np.float64) + 0.5).astype(np.int64)
-    start, end = corners, np.roll(corners, -1, axis=0)
-    reach = np.abs(end - start)
-    steep = reach[:, 0] < reach[:, 1]
-    side = np.arange(len(start))
-    main = steep.astype(np.int64)  # the axis along which one walks step by step
-    back = start[side, main] > end[side, main]  # always walked upwards in that axis, as rounding differs otherwise
-    low, high = np.where(back[:, None], end, start), np.where(back[:, None], start, end)
-    length = reach.max(1)
-    slope = (high - low)[side, 1 - main] / np.maximum(length, 1)
-    edge = np.repeat(side, length + 1)
-    step = np.arange(len(edge)) - np.repeat(np.cumsum(length + 1) - length - 1, length + 1)
-    step = np.where(back[edge], length[edge] - step, step)
-    along = low[side, main][edge] + step
-    across = np.trunc(low[side, 1 - main][edge] + slope[edge] * step + 0.5).astype(np.int64)
-    u, v = np.where(steep[edge], across, along), np.where(steep[edge], along, across)
+    length, size = np.array([len(ring)]), (np.array([height]), np.array([width]))
+    toggles, _ = crossings(np.asarray(ring, np.float64), length, *size)
+    return _from_toggles(np.sort(toggles), height, width)
 
-    moved = np.flatnonzero(u[1:] != u[:-1])  # where the outline crosses from one fine column to the next
-    x = (np.minimum(u[moved], u[moved + 1]) + 0.5) / _FINE - 0.5
-    y = (np.minimum(v[moved], v[moved + 1]) + 0.5) / _FINE - 0.5
-    centre = (x == np.floor(x)) & (x >= 0) & (x <= width - 1)
-    y = np.ceil(y.clip(0, height))
-    return _from_toggles(np.sort((x * height + y)[centre].astype(np.int64)), height, width)
+
+def crossings(
+    points: Float[np.ndarray, "p 2"],
+    lengths: Int[np.ndarray, " rings"],
+    heights: Int[np.ndarray, " rings"],
+    widths: Int[np.ndarray, " rings"],
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Where many rings, one after another in `points`, cross the middles of pixel columns, as COCO's tools round it.
+
+    Returns column-major positions in the image of each ring, in no order, and the ring that each belongs to: between
+    the first and second position of a ring its mask is set, and so on.
+    """
+    corners = np.trunc(_FINE * points + 0.5).astype(np.int64)
+    ring = np.repeat(np.arange(len(lengths)), lengths)
+    following = np.arange(1, len(points) + 1)
+    following[np.cumsum(lengths) - 1] = np.cumsum(lengths) - lengths
+    start, end = corners, corners[following]
+    reach = np.abs(end - start)
+    side = np.arange(len(start))
+    steep = reach[:, 0] < reach[:, 1]
+    main = steep.astype(np.int64)  # the axis along which COCO walks step by step
+    back = start[side, main] > end[side, main]  # always upwards in that axis, as rounding differs otherwise
+    low, high = np.where(back[:, None], end, start), np.where(back[:, None], start, end)
+    slope = (high - low)[side, 1 - main] / np.maximum(reach.max(1), 1)
+
+    # Fine columns 5 k + 2 and 5 k + 3 meet in the middle of pixel column k: only there does a step count.
+    left, right = np.minimum(start[:, 0], end[:, 0]), np.maximum(start[:, 0], end[:, 0])
+    first = np.maximum(-((_MIDDLE - left) // _FINE), 0)
+    count = np.maximum(np.minimum((right - 1 - _MIDDLE) // _FINE, widths[ring] - 1) - first + 1, 0)
+    edge = np.repeat(side, count)
+    column = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count - first, count)
+    u = _FINE * column + _MIDDLE
+    v = np.empty(len(edge), np.int64)
+    flat = ~steep[edge]
+
+    (x, y), s, step = low[edge[flat]].T, slope[edge[flat]], u[flat] - low[edge[flat], 0]
+    v[flat] = np.minimum(np.trunc(y + s * step + 0.5), np.trunc(y + s * (step + 1) + 0.5)).astype(np.int64)
+    (x, y), s, bound = low[edge[~flat]].T, slope[edge[~flat]], u[~flat] + 1
+    step = np.ceil((bound - 0.5 - x) / s)  # first step beyond the middle, but for rounding
+    over = s > 0
+    step -= (x + s * (step - 1) + 0.5 >= bound) == over
+    step += (x + s * step + 0.5 >= bound) != over
+    v[~flat] = (y + step - 1).astype(np.int64)
+
+    height = heights[ring[edge]]
+    row = np.ceil(((v + 0.5) / _FINE - 0.5).clip(0, height)).astype(np.int64)
+    return column * height + row, ring[edge]
 
 
 def from_coco(polygons: Sequence[Sequence[int | float]], height: int, width: int) -> RLE:
