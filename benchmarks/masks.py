@@ -1,6 +1,6 @@
 """Label maps and masks against torch, numpy and pycocotools.
 
-python benchmarks/masks.py [--threads N] [--rounds N] [--only argmax|confusion|rle]
+python benchmarks/masks.py [--threads N] [--rounds N] [--only argmax|confusion|rle|paste]
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco
 from torch import Tensor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from masklet.ops import rle
 from masklet.ops.masks import confusion
+from masklet.ops.paste import paste, whole_pixels
 from masklet.ops.resize import argmax_resized
 
 
@@ -111,7 +113,7 @@ def rle_cases(rounds: int) -> None:
     )
     compare(
         "rle from crops (to compressed strings)",
-        lambda: rle.to_strings([rle.from_crop(c, x, y, height, width) for c, x, y in crops]),
+        lambda: rle.to_strings(rle.from_crops([c for c, _, _ in crops], [at for _, *at in crops], height, width)),
         {"pycocotools dense": lambda: coco.encode(fortran)},
         same=same_text,
         target=0.2,
@@ -126,9 +128,44 @@ def rle_cases(rounds: int) -> None:
     )
 
 
+def paste_cases(rounds: int) -> None:
+    height, width, n = 1080, 1920, 100
+    noise = torch.Generator().manual_seed(0)
+    probs = F.interpolate(torch.randn(n, 1, 4, 4, generator=noise), size=(28, 28), mode="bicubic").mul(4).sigmoid()
+    centre = torch.rand(n, 2, generator=noise) * torch.tensor([width, height])
+    half = torch.empty(n, 2).uniform_(np.log(15), np.log(300), generator=noise).exp()  # as the blobs above
+    limit = torch.tensor([width, height, width, height])
+    boxes = torch.minimum(torch.cat([centre - half, centre + half], 1).clamp(min=0), limit)
+
+    def theirs() -> list[dict[str, object]]:
+        masks = paste_masks_in_image(probs, boxes, (height, width))[:, 0] >= 0.5
+        return coco.encode(np.asfortranarray(masks.permute(1, 2, 0).numpy().view(np.uint8)))
+
+    def nearly_all(a: list[str], b: list[dict[str, object]]) -> bool:
+        """Pixels whose value is the threshold to rounding may fall on either side."""
+        ours, other = coco.decode([{"size": [height, width], "counts": text} for text in a]), coco.decode(b)
+        return (ours != other).sum() <= 1e-3 * other.sum()
+
+    compare(
+        "paste 28x28 into boxes (to compressed strings)",
+        lambda: rle.to_strings(paste(probs[:, 0], boxes, (height, width), placement=whole_pixels)),
+        {"torchvision paste + pycocotools": theirs},
+        same=nearly_all,
+        rounds=rounds,
+        target=0.05,
+        shapes=f"{n}x28x28 -> {height}x{width}",
+        dtype="float32",
+    )
+
+
 if __name__ == "__main__":
     options = threads()
     torch.manual_seed(0)
-    for name, cases in {"argmax": argmax_cases, "confusion": confusion_cases, "rle": rle_cases}.items():
+    for name, cases in {
+        "argmax": argmax_cases,
+        "confusion": confusion_cases,
+        "rle": rle_cases,
+        "paste": paste_cases,
+    }.items():
         if options.only in name:
             cases(options.rounds)

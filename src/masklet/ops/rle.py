@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt32
+from jaxtyping import Bool, Float, Int, Int64, UInt32
 from torch import Tensor
 
 
@@ -57,19 +57,41 @@ class RLE:
         return hash((self.height, self.width, self.counts.tobytes()))
 
 
-def _from_toggles(toggles: Int[np.ndarray, " n"], height: int, width: int) -> RLE:
-    """Run lengths between sorted positions; two toggles at one position cancel."""
-    size = height * width
-    if (toggles[1:] == toggles[:-1]).any():
-        position, times = np.unique(toggles, return_counts=True)
-        toggles = position[times % 2 == 1]
-    bounds = np.empty(len(toggles) + 2, np.int64)
-    bounds[0], bounds[1:-1], bounds[-1] = 0, toggles, size
-    counts = np.diff(bounds).astype(np.uint32)
-    if len(toggles) and toggles[-1] == size:
-        counts = counts[:-1]
-    counts.flags.writeable = False
-    return RLE(height, width, counts)
+def from_toggles(
+    toggles: Int64[np.ndarray, " t"], starts: Int64[np.ndarray, " n1"], height: int, width: int
+) -> list[RLE]:
+    """Masks from the column-major positions where their foreground begins and ends, in order, mask after mask.
+
+    Those of mask i are `toggles[starts[i] : starts[i + 1]]`; two at one position cancel.
+    """
+    n, size = len(starts) - 1, height * width
+    owner = np.repeat(np.arange(n), np.diff(starts))
+    codes = toggles + owner * (size + 1)
+    if len(kept := _uncancelled(codes)) < len(codes):
+        owner, toggles = owner[kept], toggles[kept]
+        starts = np.searchsorted(owner, np.arange(n + 1))
+    first = starts[:-1] + 2 * np.arange(n)  # each mask has its toggles between 0 and the size of the image
+    last = starts[1:] + 2 * np.arange(n) + 1
+    bounds = np.zeros(len(toggles) + 2 * n, np.int64)
+    bounds[last] = size
+    bounds[np.arange(len(toggles)) + 2 * owner + 1] = toggles
+    runs = np.diff(bounds, append=0).astype(np.uint32)
+    runs.flags.writeable = False
+    last -= (last - first > 1) & (bounds[last - 1] == size)  # no empty run at the end
+    return [RLE(height, width, runs[a:b]) for a, b in zip(first.tolist(), last.tolist(), strict=True)]
+
+
+def _from_toggles(toggles: Int64[np.ndarray, " t"], height: int, width: int) -> RLE:
+    return from_toggles(toggles, np.array([0, len(toggles)]), height, width)[0]
+
+
+def _uncancelled(codes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " m"]:
+    """Indices of sorted numbers that occur an odd number of times, one for each."""
+    change = np.flatnonzero(codes[1:] != codes[:-1]) + 1
+    if len(change) + 1 >= len(codes):
+        return np.arange(len(codes))
+    first = np.append(0, change)
+    return first[np.diff(first, append=len(codes)) % 2 == 1]
 
 
 def _array(mask: Tensor | np.ndarray) -> np.ndarray:
@@ -86,7 +108,20 @@ def _bounds(lines: Bool[np.ndarray, " n"]) -> tuple[int, int]:
 
 def from_crop(crop: Tensor | np.ndarray, x0: int, y0: int, height: int, width: int) -> RLE:
     """Run lengths of a small mask that sits at (x0, y0) of a height x width image, which is never made."""
-    crop = _array(crop)
+    return from_crops([crop], [(x0, y0)], height, width)[0]
+
+
+def from_crops(
+    crops: Iterable[Tensor | np.ndarray], corners: Iterable[tuple[int, int]], height: int, width: int
+) -> list[RLE]:
+    """Run lengths of small masks that sit with their corners at (x0, y0) of one height x width image."""
+    parts = [_toggles(_array(crop), x0, y0, height, width) for crop, (x0, y0) in zip(crops, corners, strict=True)]
+    starts = np.cumsum([0, *map(len, parts)])
+    return from_toggles(np.concatenate([np.empty(0, np.int64), *parts]), starts, height, width)
+
+
+def _toggles(crop: np.ndarray, x0: int, y0: int, height: int, width: int) -> Int64[np.ndarray, " t"]:
+    """Positions in the image at which the columns of a crop begin and end to be foreground, sorted."""
     if crop.ndim != 2:
         raise ValueError(f"a crop has two axes, this one has shape {crop.shape}")
     h, w = crop.shape
@@ -99,7 +134,7 @@ def from_crop(crop: Tensor | np.ndarray, x0: int, y0: int, height: int, width: i
     words = np.flatnonzero(edges.view(np.uint64))  # eight pixels at a time: edges are rare
     word, byte = np.nonzero(edges[words])
     y, x = np.divmod(words[word] * 8 + byte, max(stride, 1))
-    return _from_toggles(np.sort((x + x0) * height + (y + y0)), height, width)
+    return np.sort((x + x0) * height + (y + y0))
 
 
 def encode(mask: Tensor | np.ndarray) -> RLE:
@@ -107,9 +142,7 @@ def encode(mask: Tensor | np.ndarray) -> RLE:
     mask = _array(mask)
     if mask.ndim != 2:
         raise ValueError(f"a mask has two axes, this one has shape {mask.shape}; use encode_many for a stack")
-    y0, y1 = _bounds(np.asarray(mask.any(1)))
-    x0, x1 = _bounds(np.asarray(mask[y0:y1].any(0)))
-    return from_crop(mask[y0:y1, x0:x1], x0, y0, *mask.shape)
+    return encode_many(mask[None])[0]
 
 
 def encode_many(masks: Tensor | np.ndarray) -> list[RLE]:
@@ -117,7 +150,15 @@ def encode_many(masks: Tensor | np.ndarray) -> list[RLE]:
     masks = _array(masks)
     if masks.ndim != 3:
         raise ValueError(f"a stack of masks has three axes, this one has shape {masks.shape}")
-    return [encode(mask) for mask in masks]
+    boxes = [_box(mask) for mask in masks]
+    crops = (mask[y0:y1, x0:x1] for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True))
+    return from_crops(crops, [box[:2] for box in boxes], *masks.shape[1:])
+
+
+def _box(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
+    y0, y1 = _bounds(np.asarray(mask.any(1)))
+    x0, x1 = _bounds(np.asarray(mask[y0:y1].any(0)))
+    return x0, y0, x1, y1
 
 
 def crop(rle: RLE) -> tuple[Bool[np.ndarray, "h w"], int, int]:

@@ -53,7 +53,7 @@ class Masks:
         if len(crops) != len(where):
             raise UserError(f"{len(crops)} crops but {len(where)} corners", hint="give one (x0, y0) for each crop")
         try:
-            items = [rle.from_crop(c, int(x), int(y), height, width) for c, (x, y) in zip(crops, where, strict=True)]
+            items = rle.from_crops(crops, [(int(x), int(y)) for x, y in where], height, width)
         except ValueError as error:
             raise UserError(*str(error).split("; ", 1)) from None
         return cls(height, width, tuple(items))
