@@ -84,7 +84,7 @@ def test_doctor_for_programs():
     assert found["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert found["devices"]["cpu"]["works"] is True
     assert found["devices"]["cpu"]["precision"] in ("bfloat16", "float32")
-    assert set(found["extras"]) == {"video", "report", "demo", "train"}
+    assert set(found["extras"]) == {"video", "report", "demo", "train", "keras"}
     assert set(found["bundled"]) == {"street", "flood", "pets"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -56,10 +57,6 @@ TRAPPED = (
     "{path} holds Python objects besides tensors (posix.system) and was not opened, as reading them runs code; "
     "ask its author for the state dict alone, best as safetensors"
 )
-PICKLED = (
-    "{path} was not opened: it asks for Python operations that weights do not need; "
-    "ask for the state dict as safetensors"
-)
 BROKEN = {
     "empty.pth": (b"", "{path} is empty (0 bytes); copy or download it again"),
     "cut.pth": (torch_file(GOOD)[:400], CUT),
@@ -71,13 +68,13 @@ BROKEN = {
     "trap.pth": (torch_file({**GOOD, "extra": Trap()}), TRAPPED),
     "trap_alone.pth": (torch_file(Trap()), TRAPPED),
     "trap_old.pth": (torch_file({"extra": Trap()}, _use_new_zipfile_serialization=False), TRAPPED),
-    "trap.pkl": (pickle.dumps(Trap()), PICKLED),
+    "trap.pkl": (pickle.dumps(Trap()), TRAPPED),
     "module.pth": (
         torch_file(nn.ReLU()),
         "{path} holds Python objects besides tensors (torch.nn.modules.activation.ReLU) and was not opened, as reading "
         "them runs code; ask its author for the state dict alone, best as safetensors",
     ),
-    "numpy.pkl": (pickle.dumps({"model": {"a": np.ones(3)}}), PICKLED),
+    "cut.pkl": (pickle.dumps({"model": {"a": np.ones(3)}})[:-9], CUT),
     "page.pth": (
         b"<!DOCTYPE html>\n<html><body>Sign in</body></html>",
         "{path} is text, not weights (it begins '<!DOCTYPE html>'); download the file itself",
@@ -87,8 +84,12 @@ BROKEN = {
         b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
         "{path} is a Git LFS pointer, not the weights; run: git lfs pull",
     ),
-    "keras.h5": (b"\x89HDF\r\n\x1a\n" + bytes(60), "{path} is an HDF5 file; masklet reads safetensors and torch files"),
-    "noise.pth": (bytes(range(1, 200)), "{path} is neither safetensors nor a torch file; check what was downloaded"),
+    "keras.h5": (b"\x89HDF\r\n\x1a\n" + bytes(60), CUT),
+    "voc.caffemodel": (
+        b"\n\x07fcn8s",
+        "{path} is a Caffe file, which masklet does not read; look for a PyTorch port of it",
+    ),
+    "noise.pth": (bytes(range(1, 200)), "{path} is not a weight file that masklet knows; check what was downloaded"),
     "list.pth": (torch_file([1, 2]), "{path} holds a list, not named tensors; save model.state_dict()"),
     "record.pth": (
         torch_file({"epoch": 3, "loss": 0.1}),
@@ -138,6 +139,9 @@ def test_program(tmp_path):
         lambda d: {"state_dict": d, "epoch": 7, "arch": "fcn"},
         lambda d: {"model_state_dict": {f"module.{key}": value for key, value in d.items()}, "optim": {}},
         lambda d: {"model": {"state_dict": d}},
+        lambda d: {"model": {key: value + 1 for key, value in d.items()}, "ema": {"module": d, "updates": 3}},
+        lambda d: {"state_dict": {**d, "ema_conv_weight": d["conv.weight"], "ema_conv_bias": d["conv.bias"]}},
+        lambda d: {"state_dict": d, "args": argparse.Namespace(lr=1e-3), "best": np.float64(0.5), "epoch": np.int64(3)},
     ],
 )
 def test_torch_files_are_unwrapped(wrap, old, tmp_path):

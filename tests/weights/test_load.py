@@ -85,8 +85,7 @@ def test_what_does_not_fit(model, checkpoint, by_hand):
         "mine.pth is not of origin 'semseg': its keys begin 'encoder.levels.0.0.conv.weight'"
     )
     assert message(load, "unet", weights=by_hand, origin="torchvison") == (
-        "unknown origin 'torchvison'; did you mean 'torchvision'? "
-        "origins: masklet, openmmlab, pytorch_fcn, semseg, torchvision"
+        f"unknown origin 'torchvison'; did you mean 'torchvision'? origins: {', '.join(sorted(['masklet', *ORIGINS]))}"
     )
 
 

