@@ -1,6 +1,6 @@
-"""Recorded outputs of reference implementations (`../shared/oracles`): weights made from key names, and comparison.
+"""Recorded outputs of reference implementations (`../shared/oracles`, `tests/oracles`): weights by key, comparison.
 
-folder = shared("oracles", "pytorch_fcn8s")
+folder = oracle.find("pytorch_fcn8s")
 weights, image = oracle.state_dict(folder), oracle.image(folder)
 oracle.check("logits", model(image), folder)
 """
@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conftest import shared
+
 
 @cache
 def _keyfill(path: Path) -> ModuleType:
@@ -31,9 +33,15 @@ def _keyfill(path: Path) -> ModuleType:
     return module
 
 
+def find(name: str) -> Path:
+    """The fixture `name`: recorded here (tests/oracles) or in `../shared/oracles`."""
+    here = Path(__file__).parent / "oracles" / name
+    return here if here.exists() else shared("oracles", name)
+
+
 def keyfill(folder: Path) -> ModuleType:
-    """The recorder's module beside the fixture: `fill`, `image`, `uniform`."""
-    return _keyfill(folder.parent / "keyfill.py")
+    """The recorder's module: `fill`, `image`, `uniform`."""
+    return _keyfill(shared("oracles", "keyfill.py"))
 
 
 def meta(folder: Path) -> dict[str, Any]:

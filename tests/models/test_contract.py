@@ -17,6 +17,8 @@ from masklet.structures import Classes, SemanticMap
 from masklet.weights import save_checkpoint
 
 SMALL: dict[str, dict[str, Any]] = {  # cheaper choices of the same code, where the default would take seconds
+    "deeplabv3": {"backbone": "resnet18"},
+    "deeplabv3plus": {"backbone": "resnet18", "multi_grid": (1, 2)},
     "fcn32s": {"backbone": "alexnet"},
     "fcn16s": {"backbone": "vgg11"},
     "fcn8s": {"backbone": "vgg11"},
@@ -28,6 +30,10 @@ SMALL: dict[str, dict[str, Any]] = {  # cheaper choices of the same code, where 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # options that make another graph
     "unet valid": ("unet", {"base": 4, "padding": "valid", "norm": None, "in_channels": 1}),
     "unet lite": ("unet", {"backbone": "efficientnet_lite0", "bins": (1, 2), "aux_weight": 0.4}),
+    "deeplabv3plus lite": (
+        "deeplabv3plus",
+        {"backbone": "mobilenet_v3_small", "separable": True, "layout": "mmseg", "window": (64, 64), "aux_weight": 0.4},
+    ),
     "pspnet lite": ("pspnet", {"backbone": "efficientnet_lite0", "channels": 32, "layout": "plain"}),
 }
 CASES = {name: (name, SMALL.get(name, {})) for name in sorted(MODELS)} | VARIANTS

@@ -25,6 +25,9 @@ RECORDED = {
     "semseg_pspnet50": ("semseg", "pspnet", 21),
     "mmseg_pspnet_r50_d8": ("openmmlab", "pspnet", 19),
     "mmseg_unet_s5_d16": ("openmmlab", "unet", 2),
+    "mmseg_deeplabv3_r50_d8": ("openmmlab", "deeplabv3", 19),
+    "mmseg_deeplabv3plus_r50_d8": ("openmmlab", "deeplabv3plus", 19),
+    "d2_deeplab_v3plus_r103": ("detectron2", "deeplabv3plus", 19),
 }
 
 
@@ -40,7 +43,7 @@ def ghosts(folder: Path) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_recorded_keys_load(name):
-    weights = ghosts(shared("oracles", name))
+    weights = ghosts(oracle.find(name))
     origin, model, num_classes = RECORDED[name]
     assert recognise(weights)[0] == origin
     loaded = load(model, weights=weights)
@@ -54,7 +57,7 @@ def test_recorded_keys_load(name):
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_recorded_keys_are_wanted_to_the_last(name):
-    weights = ghosts(shared("oracles", name))
+    weights = ghosts(oracle.find(name))
     _, model, num_classes = RECORDED[name]
     last = next(key for key in reversed(weights) if not key.endswith("num_batches_tracked"))
     with pytest.raises((UserError, KeyError)):
@@ -92,6 +95,18 @@ def test_torchvision_segmentation(name, aux):
     other = "fcn_resnet101" if name == "fcn_resnet50" else "fcn_resnet50"
     with pytest.raises(UserError, match=f"the state dict holds weights of torchvision for {name}, not for {other}"):
         load(other, weights=theirs.state_dict())
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "resnet101", "mobilenet_v3_large"])
+@pytest.mark.parametrize("aux", [True, False])
+def test_torchvision_deeplab(backbone, aux):
+    make = getattr(torchvision.models.segmentation, f"deeplabv3_{backbone}")
+    theirs = make(weights=None, weights_backbone=None, num_classes=5, aux_loss=aux)
+    loaded = load("deeplabv3", weights=theirs.state_dict())
+    assert loaded.spec["options"]["backbone"] == backbone
+    assert sum(p.numel() for p in loaded.parameters()) == sum(p.numel() for p in theirs.parameters())
+    with pytest.raises(UserError, match="the state dict holds weights of torchvision for deeplabv3, not for unet"):
+        load("unet", weights=theirs.state_dict())
 
 
 BACKBONES = ("resnet18", "resnet50", "vgg16", "vgg11_bn", "alexnet", "mobilenet_v2", "mobilenet_v3_large", "googlenet")

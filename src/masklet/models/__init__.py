@@ -32,6 +32,10 @@ class System:
 
 MODELS: Mapping[str, System] = MappingProxyType(
     {
+        "deeplabv3": System("deeplab:deeplabv3", ("semantic",), "Dilated filters of several sizes (Chen et al., 2017)"),
+        "deeplabv3plus": System(
+            "deeplab:deeplabv3plus", ("semantic",), "DeepLab v3 joined with an early stage's detail"
+        ),
         "fcn32s": System("fcn:fcn32s", ("semantic",), "FCN with one 32-fold upsampling (Long et al., 2015)"),
         "fcn16s": System("fcn:fcn16s", ("semantic",), "FCN with one skip from stride 16 (Long et al., 2015)"),
         "fcn8s": System("fcn:fcn8s", ("semantic",), "FCN with skips from strides 16 and 8 (Long et al., 2015)"),

@@ -51,6 +51,20 @@ def upsample(model: Any, scores: Float[Tensor, "b k hs ws"], size: tuple[int, in
     return scores[..., : size[0], : size[1]]
 
 
+def pixel_losses(
+    model: Any,
+    targets: Int[Tensor, "b h w"],
+    main: Float[Tensor, "b k hs ws"],
+    aux: Float[Tensor, "b k ha wa"] | None = None,
+) -> dict[str, Tensor]:
+    """The model's criterion on its scores at the size of the targets; `aux` scores count `model.aux_weight`."""
+    size, ignore = (targets.shape[1], targets.shape[2]), model.classes.ignore
+    losses = {"main": model.criterion(upsample(model, main, size), targets, ignore=ignore)}
+    if aux is not None:
+        losses["aux"] = model.aux_weight * model.criterion(upsample(model, aux, size), targets, ignore=ignore)
+    return losses
+
+
 def predict_semantic(model: Any, images: Any, *, probs: bool = False) -> SemanticMap | list[SemanticMap]:
     """The class of every pixel of one image (a `SemanticMap`), or of each image in a list or batch (a list of them).
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -12,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from masklet.models.base import predict_semantic, upsample
-from masklet.parts.backbones import BACKBONES, build_backbone
+from masklet.parts.backbones import build_backbone, supported
 from masklet.parts.context import PyramidPooling
 from masklet.parts.conv import init_kaiming
 from masklet.parts.frames import Frame, Multiple
@@ -108,7 +107,9 @@ def pspnet(
     if layout not in LAYOUTS:
         raise UserError(f"pspnet has no layout {layout!r}", hint=f"choose from {', '.join(LAYOUTS)}")
     style = LAYOUTS[layout]
-    body = build_backbone(backbone, weights=weights, **accepted(backbone, style, output_stride))
+    body = build_backbone(
+        backbone, weights=weights, **supported(backbone, output_stride=output_stride, **asdict(style))
+    )
     deep, early = body.channels["c5"], body.channels["c4"]
     pyramid = PyramidPooling(deep, tuple(bins), align_corners=style.align_corners)
     head = FCNHead(pyramid.out_channels, channels, num_classes)
@@ -116,11 +117,3 @@ def pspnet(
     frame = Multiple(body.strides["c5"], plus=1) if style.align_corners else Multiple(1)
     init_kaiming(pyramid)
     return PSPNet(body, pyramid, head, aux_head, aux_weight, frame, style.align_corners)
-
-
-def accepted(backbone: str, layout: Layout, output_stride: int) -> dict[str, Any]:
-    """Those of the layout's choices that this backbone has and whose name does not settle them already."""
-    wanted = {**asdict(layout), "output_stride": output_stride}
-    make = BACKBONES.get(backbone)
-    takes = inspect.signature(make).parameters.keys() - getattr(make, "keywords", {}).keys() if make else set()
-    return {key: value for key, value in wanted.items() if key in takes}

@@ -21,9 +21,10 @@ class Frame(Protocol):
 
 @dataclass(frozen=True)
 class Multiple:
-    """Sides rounded up to a multiple of the deepest stride (`plus` 1 where corners align), the last pixels repeated.
+    """Sides rounded up to a multiple of the deepest stride (`plus` 1 where corners align), with zeros below and right.
 
-    `Multiple(1)` leaves every image as it is.
+    After normalisation zero is a middling colour, which training shows around small pictures too. (Repeating the last
+    pixels makes streaks, and streaks at the bottom of a street are poles.) `Multiple(1)` leaves every image as it is.
     """
 
     stride: int
@@ -36,7 +37,23 @@ class Multiple:
     def pad(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
         height, width = self.covers(*x.shape[-2:])
         below, right = height - x.shape[-2], width - x.shape[-1]
-        return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
+        return F.pad(x, (0, right, 0, below)) if below or right else x
+
+
+@dataclass(frozen=True)
+class Reaching:
+    """Nothing is padded, but the scores reach past an image whose sides are no multiple of `stride`.
+
+    Strided convolutions round up; detectron2 enlarges what they give by the whole stride and cuts off the rest.
+    """
+
+    stride: int
+
+    def covers(self, height: int, width: int) -> tuple[int, int]:
+        return -(-height // self.stride) * self.stride, -(-width // self.stride) * self.stride
+
+    def pad(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x
 
 
 @dataclass(frozen=True)

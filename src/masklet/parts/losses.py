@@ -118,6 +118,17 @@ def ohem_cross_entropy(
     return cross_entropy(logits, target.where(hard.view_as(target), ignore), ignore, weight)
 
 
+def hardest_cross_entropy(
+    logits: Float[Tensor, "b k *size"], target: Integer[Tensor, " b *size"], ignore: int = 255, share: float = 0.2
+) -> Float[Tensor, ""]:
+    """Mean cross entropy of the worst `share` of all pixels of the batch (detectron2's DeepLab: hard pixel mining).
+
+    Ignored pixels cost nothing but count where the share is taken.
+    """
+    each = F.cross_entropy(logits.float(), target.long(), ignore_index=ignore, reduction="none").flatten()
+    return each.topk(max(int(share * each.numel()), 1)).values.mean()
+
+
 def border_weights(ids: Integer[Tensor, "h w"], w0: float = 10.0, sigma: float = 5.0) -> Float[Tensor, "h w"]:
     """1 + w0 exp(-(d1 + d2)^2 / 2 sigma^2) in the background between objects, 1 elsewhere (U-Net, eq. 2).
 

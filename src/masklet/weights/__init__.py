@@ -14,9 +14,18 @@ from masklet.models import MODELS, build, unknown
 from masklet.models.base import uninitialised
 from masklet.structures import Classes
 from masklet.structures.errors import UserError
-from masklet.weights import files, from_openmmlab, from_pytorch_fcn, from_semseg, from_torchvision, remap
+from masklet.weights import (
+    files,
+    from_detectron2,
+    from_openmmlab,
+    from_pytorch_fcn,
+    from_semseg,
+    from_torchvision,
+    remap,
+)
 from masklet.weights.catalog import CATALOG, Entry
 from masklet.weights.files import read_note, read_tensors, save_checkpoint
+from masklet.weights.hdf5 import read_h5
 from masklet.weights.remap import IDENTITY, Layout, Origin, Report, Rule
 
 __all__ = [
@@ -29,6 +38,7 @@ __all__ = [
     "Rule",
     "fill",
     "load",
+    "read_h5",
     "read_note",
     "read_tensors",
     "save_checkpoint",
@@ -37,7 +47,13 @@ __all__ = [
 ORIGINS: Mapping[str, Origin] = MappingProxyType(
     {
         origin.name: origin
-        for origin in (from_pytorch_fcn.ORIGIN, from_semseg.ORIGIN, from_openmmlab.ORIGIN, from_torchvision.ORIGIN)
+        for origin in (
+            from_pytorch_fcn.ORIGIN,
+            from_semseg.ORIGIN,
+            from_openmmlab.ORIGIN,
+            from_detectron2.ORIGIN,
+            from_torchvision.ORIGIN,
+        )
     }
 )
 OURS = "masklet"  # the origin whose names need no rules

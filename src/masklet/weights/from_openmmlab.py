@@ -1,11 +1,12 @@
-"""Weights of OpenMMLab's mmsegmentation: PSPNet (ResNetV1c, stride 8) and the U-Net with 64 channels and 5 levels."""
+"""Weights of OpenMMLab's mmsegmentation: PSPNet and DeepLab (ResNetV1c, stride 8), U-Net (64 channels, 5 levels)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from masklet.models.deeplab import FINE
 from masklet.weights.from_semseg import deep_stem, resnet_depth
 from masklet.weights.remap import Layout, Origin, Rule
 
@@ -23,6 +24,50 @@ PSPNET = (
     Rule(r"decode_head\.bottleneck\.bn\.(.+)", r"head.1.\1"),
     Rule(r"decode_head\.conv_seg\.(.+)", r"head.4.\1"),
     *AUX,
+)
+
+
+def _conv_bn(theirs: str, ours: str, fix: Callable[[Tensor], Tensor] = lambda t: t) -> tuple[Rule, ...]:
+    return Rule(rf"{theirs}\.conv\.(.+)", rf"{ours}.conv.\1", fix), Rule(rf"{theirs}\.bn\.(.+)", rf"{ours}.norm.\1")
+
+
+def _separable(theirs: str, ours: str) -> tuple[Rule, ...]:
+    parts = ("depthwise", "pointwise")
+    return tuple(rule for part in parts for rule in _conv_bn(rf"{theirs}\.{part}_conv", f"{ours}.{part}"))
+
+
+def _average_last(weight: Tensor) -> Tensor:
+    """They put the average in front of the pyramid's four levels."""
+    return weight.roll(-(weight.shape[1] // 5), 1)
+
+
+def _fine_first(weight: Tensor) -> Tensor:
+    """They put the deep map in front of the fine one; filters that read both, and their norms."""
+    if weight.ndim == 0:
+        return weight  # the norm's counter
+    return weight.roll(FINE, 1 if weight.ndim == 4 and weight.shape[1] > 1 else 0)
+
+
+DEEPLABV3 = (
+    *deep_stem(r"backbone\.stem"),
+    Rule(r"backbone\.layer([1-4])\.(.+)", r"backbone.layer\1.\2"),
+    *_conv_bn(r"decode_head\.image_pool\.1", "aspp.average"),
+    *(rule for i in range(4) for rule in _conv_bn(rf"decode_head\.aspp_modules\.{i}", f"aspp.levels.{i}")),
+    *_conv_bn(r"decode_head\.bottleneck", "aspp.project", _average_last),
+    Rule(r"decode_head\.conv_seg\.(.+)", r"head.\1"),
+    *AUX,
+)
+FUSE = r"decode_head\.sep_bottleneck"
+DEEPLABV3PLUS = (
+    *(rule for i in range(1, 4) for rule in _separable(rf"decode_head\.aspp_modules\.{i}", f"aspp.levels.{i}")),
+    *_conv_bn(r"decode_head\.c1_bottleneck", "reduce"),
+    Rule(rf"{FUSE}\.0\.depthwise_conv\.conv\.(.+)", r"head.fuse1.depthwise.conv.\1", _fine_first),
+    Rule(rf"{FUSE}\.0\.depthwise_conv\.bn\.(.+)", r"head.fuse1.depthwise.norm.\1", _fine_first),
+    Rule(rf"{FUSE}\.0\.pointwise_conv\.conv\.(.+)", r"head.fuse1.pointwise.conv.\1", _fine_first),
+    *_separable(rf"{FUSE}\.0", "head.fuse1"),
+    *_separable(rf"{FUSE}\.1", "head.fuse2"),
+    Rule(r"decode_head\.conv_seg\.(.+)", r"head.classifier.\1"),
+    *DEEPLABV3,
 )
 LEVELS = 5
 
@@ -64,6 +109,10 @@ def _pspnet_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     return {**_classes_and_aux(tensors), "backbone": resnet_depth(tensors, "backbone."), "layout": "mmseg"}
 
 
+def _deeplabv3plus_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    return {**_pspnet_options(tensors), "output_stride": 8, "separable": True}
+
+
 def _unet_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     return {**_classes_and_aux(tensors), "up": "interp_conv", "head_channels": 64, "dropout": 0.1}
 
@@ -76,6 +125,19 @@ ORIGIN = Origin(
             (r"decode_head\.psp_modules\.0\.1\.conv\.weight", r"decode_head\.conv_seg\.weight", r"backbone\.stem\..+"),
             PSPNET,
             _pspnet_options,
+        ),
+        Layout(
+            ("deeplabv3plus",),
+            (r"decode_head\.image_pool\.1\.conv\.weight", r"decode_head\.c1_bottleneck\.conv\.weight"),
+            DEEPLABV3PLUS,
+            _deeplabv3plus_options,
+        ),
+        Layout(
+            ("deeplabv3",),
+            (r"decode_head\.image_pool\.1\.conv\.weight", r"decode_head\.conv_seg\.weight"),
+            DEEPLABV3,
+            _pspnet_options,
+            without=(r"decode_head\.c1_bottleneck\..+",),
         ),
         Layout(
             ("unet",),

@@ -1,4 +1,4 @@
-"""Weights of torchvision: its FCN-ResNets, and ImageNet classifiers as backbones or as the body of an FCN."""
+"""Weights of torchvision: FCN-ResNets, DeepLabs, and ImageNet classifiers as backbones or as the body of an FCN."""
 
 from __future__ import annotations
 
@@ -13,6 +13,21 @@ HEADS = (
     Rule(r"classifier\.(.+)", r"head.\1"),
     Rule(r"aux_classifier\.(.+)", r"aux_head.\1"),
 )
+DEEPLAB = (
+    *(
+        Rule(rf"classifier\.0\.convs\.{i}\.{j}\.(.+)", rf"aspp.levels.{i}.{part}.\1")
+        for i in range(4)
+        for j, part in enumerate(("conv", "norm"))
+    ),
+    Rule(r"classifier\.0\.convs\.4\.1\.(.+)", r"aspp.average.conv.\1"),
+    Rule(r"classifier\.0\.convs\.4\.2\.(.+)", r"aspp.average.norm.\1"),
+    Rule(r"classifier\.0\.project\.0\.(.+)", r"aspp.project.conv.\1"),
+    Rule(r"classifier\.0\.project\.1\.(.+)", r"aspp.project.norm.\1"),
+    Rule(r"classifier\.1\.(.+)", r"head.0.\1"),
+    Rule(r"classifier\.2\.(.+)", r"head.1.\1"),
+    Rule(r"classifier\.4\.(.+)", r"head.4.\1"),
+    Rule(r"aux_classifier\.(.+)", r"aux_head.\1"),
+)
 FCNS = ("fcn32s", "fcn16s", "fcn8s", "fcn8s_at_once")
 WINDOW = {512 * 7 * 7: 7, 256 * 6 * 6: 6}  # inputs of the first fully connected layer: side of the map it covers
 
@@ -20,6 +35,10 @@ WINDOW = {512 * 7 * 7: 7, 256 * 6 * 6: 6}  # inputs of the first fully connected
 def _fcn_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     aux = {} if any(key.startswith("aux_classifier") for key in tensors) else {"aux_weight": 0.0}
     return {"num_classes": len(tensors["classifier.4.weight"]), **aux}
+
+
+def _deeplab(**backbone: object) -> Callable[[Mapping[str, Tensor]], dict[str, object]]:
+    return lambda tensors: {**_fcn_options(tensors), "layout": "torchvision", **backbone}
 
 
 def _as_convolution(weight: Tensor) -> Tensor:
@@ -45,6 +64,7 @@ def _body(backbone: str, pixels: str = "imagenet") -> Callable[[Mapping[str, Ten
 
 
 FCN_MARKS = (r"classifier\.0\.weight", r"classifier\.4\.weight", r"backbone\.layer3\.5\..+")
+DEEPLAB_MARKS = (r"classifier\.0\.convs\.4\.1\.weight", r"classifier\.4\.weight")
 VGG_MARKS = (r"features\.0\.weight", r"classifier\.0\.weight", r"classifier\.3\.weight", r"classifier\.6\.weight")
 ALEXNET_MARKS = (r"features\.0\.weight", r"features\.10\.weight", r"classifier\.1\.weight", r"classifier\.4\.weight")
 GOOGLENET_MARKS = (r"inception5b\.branch1\.conv\.weight", r"fc\.weight")
@@ -56,6 +76,23 @@ ORIGIN = Origin(
     (
         Layout(("fcn_resnet101",), (*FCN_MARKS, r"backbone\.layer3\.22\..+"), HEADS, _fcn_options),
         Layout(("fcn_resnet50",), FCN_MARKS, HEADS, _fcn_options, without=(r"backbone\.layer3\.6\..+",)),
+        *(
+            Layout(
+                ("deeplabv3",),
+                (*DEEPLAB_MARKS, rf"backbone\.layer3\.{last}\.conv1\.weight"),
+                (Rule(r"backbone\.(.+)", r"backbone.\1"), *DEEPLAB),
+                _deeplab(backbone=name),
+                without=(rf"backbone\.layer3\.{last + 1}\.conv1\.weight",),
+            )
+            for name, last in (("resnet50", 5), ("resnet101", 22))
+        ),
+        Layout(
+            ("deeplabv3",),
+            (*DEEPLAB_MARKS, r"backbone\.16\.0\.weight"),
+            (Rule(r"backbone\.(.+)", r"backbone.features.\1"), *DEEPLAB),
+            # Its rates are those of stride 8, although this backbone is at 16.
+            _deeplab(backbone="mobilenet_v3_large", output_stride=16, rates=(12, 24, 36)),
+        ),
         *(
             Layout(FCNS, (*VGG_MARKS, rf"features\.{last}\.weight"), _fully_connected(0, 3, 6), _body(name))
             for name, last in (("vgg19", 34), ("vgg16", 28), ("vgg13", 22), ("vgg11", 18))

