@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masklet.ops.panoptic import areas, overlaps
+from masklet.ops.panoptic import overlaps
 
 
 def test_by_hand():
@@ -16,8 +16,6 @@ def test_by_hand():
     second = np.array([[7, 7, 7], [0, 0, 7]])
     found = overlaps(first, second)
     assert [part.tolist() for part in found] == [[0, 1, 2, 2], [0, 7, 0, 7], [1, 2, 1, 2]]
-    assert [part.tolist() for part in areas(found.first, found.pixels)] == [[0, 1, 2], [1, 2, 3]]
-    assert [part.tolist() for part in areas(found.second, found.pixels)] == [[0, 7], [2, 4]]
 
 
 def test_clips_count_over_time():
@@ -47,9 +45,6 @@ def test_equals_unique(seed: int, dtype: type, segments: int, noise: bool):
     found = overlaps(first, second)
     counted = Counter(zip(first.ravel().tolist(), second.ravel().tolist(), strict=True))
     assert list(zip(*(part.tolist() for part in found), strict=True)) == sorted((*p, n) for p, n in counted.items())
-    for ids, grid in ((found.first, first), (found.second, second)):
-        unique, pixels = np.unique(grid, return_counts=True)
-        assert [part.tolist() for part in areas(ids, found.pixels)] == [unique.tolist(), pixels.tolist()]
 
 
 def test_a_view_that_is_not_contiguous():

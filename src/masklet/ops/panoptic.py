@@ -1,11 +1,11 @@
-"""Id maps: how many pixels each pair of segments shares. Every panoptic and tube score starts from this table."""
+"""Id maps: how many pixels each pair of segments shares, and which pairs belong together."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, Integer
+from jaxtyping import Float, Int64, Integer
 
 
 class Overlaps(NamedTuple):
@@ -20,7 +20,7 @@ def overlaps(first: Integer[np.ndarray, "*shape"], second: Integer[np.ndarray, "
     """How many pixels carry id i in one map and id j in the other, for all pairs (i, j) that occur.
 
     Works for images (H, W) and for clips (T, H, W) whose tubes keep their ids. No id is special, 0 neither. The
-    pixels of a segment are sums over the result (`areas`), so no further pass over the maps is needed.
+    pixels of a segment are sums over the result, so no further pass over the maps is needed.
     """
     a, b = np.ravel(first), np.ravel(second)
     if not len(a):
@@ -42,7 +42,19 @@ def overlaps(first: Integer[np.ndarray, "*shape"], second: Integer[np.ndarray, "
     return Overlaps(a[new], b[new], np.add.reduceat(lengths[order], new))
 
 
-def areas(ids: Int64[np.ndarray, " n"], pixels: Int64[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray]:
-    """The different ids of one side of `overlaps`, in order, and the pixels of each in its whole map."""
-    unique, place = np.unique(ids, return_inverse=True)
-    return unique, np.bincount(place, weights=pixels, minlength=len(unique)).astype(np.int64)
+def match(iou: Float[np.ndarray, "t p"], threshold: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pairs that belong together, every segment at most once.
+
+    From 0.5 on these are all pairs with IoU > threshold: of segments that do not overlap each other, no two can both
+    cover more than half of a third. Below 0.5 they are pairs with threshold <= IoU, not 0, such that the sum of their
+    IoUs is the largest possible (maximum-weight bipartite matching; Kirillov et al., 2019, sec. 4.1).
+    """
+    if threshold >= 0.5:
+        rows, columns = np.nonzero(iou > threshold)
+        return rows, columns
+    from scipy.optimize import linear_sum_assignment  # slow to import and rarely needed
+
+    weights = np.where(iou >= threshold, iou, 0.0)
+    rows, columns = linear_sum_assignment(weights, maximize=True)
+    kept = weights[rows, columns] > 0
+    return rows[kept], columns[kept]
