@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from masklet.metrics.panoptic import PanopticScore
 from masklet.metrics.video_panoptic import DSTQ, DVPQ, STQ, VPQ
 from masklet.structures import Classes, Panoptic, Segment
 
@@ -269,6 +270,30 @@ def test_stq_equals_the_numbers_of_deeplab2():
     for seed in range(3):
         whole(without, step_frames(seed), video=str(seed))
     assert abs(without.compute()["sq"] - RECORDED["all"][2]) > 0.05
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_a_window_scores_like_one_wide_picture_under_the_rules_of_pq(k):
+    """VPQ^1 is PQ of all frames, per class (spec H12); VPQ^k that of k frames beside each other."""
+    vpq, pq = VPQ(CLASSES, windows=(k,)), PanopticScore(CLASSES)
+    for seed in range(3):
+        frames = step_frames(seed)
+        whole(vpq, frames, video=str(seed))
+        for start in range(len(frames) - k + 1):
+            pq.update(*(joined(side) for side in zip(*frames[start : start + k], strict=True)))
+    found, wanted = vpq.compute(), pq.compute()
+    assert found["vpq"] == pytest.approx(wanted["pq"], abs=1e-12)
+    assert (found[f"sq@{k}"], found[f"rq@{k}"]) == pytest.approx((wanted["sq"], wanted["rq"]), abs=1e-12)
+    assert found["vpq_things"] == pytest.approx(wanted["pq_things"], abs=1e-12)
+    for name in CLASSES.names:
+        assert found[f"vpq/{name}"] == pytest.approx(wanted[f"pq/{name}"], abs=1e-12)
+
+
+def joined(frames: Sequence[Panoptic]) -> Panoptic:
+    """Frames beside each other in one picture."""
+    segments = {s.id: s for frame in reversed(frames) for s in frame.segments}
+    order = dict.fromkeys(s.id for frame in frames for s in frame.segments)
+    return Panoptic(torch.cat([f.ids for f in frames], 1), tuple(segments[i] for i in order))
 
 
 # --- a plain reference -----------------------------------------------------------------------------------------------
