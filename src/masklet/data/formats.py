@@ -20,6 +20,7 @@ from jaxtyping import Integer
 from PIL import Image
 from torch import Tensor
 
+from masklet.data.categories import coco_categories
 from masklet.data.images import orientation, to_float
 from masklet.data.sources import Dataset
 from masklet.ops import rle
@@ -60,20 +61,6 @@ def write_index_png(path: str | Path, labels: Integer[Tensor, "h w"], classes: C
     """Save a label map as an index PNG with a palette (16-bit grey where numbers exceed 255)."""
     with replacing(path) as unfinished:
         index_image(labels, classes).save(unfinished, "PNG")
-
-
-def coco_categories(classes: Classes) -> list[dict[str, Any]]:
-    """COCO's list of categories, with colours and things as in COCO panoptic."""
-    return [
-        {
-            "id": i,
-            "name": name,
-            "supercategory": "thing" if thing else "stuff",
-            "isthing": int(thing),
-            "color": [*color],
-        }
-        for i, name, thing, color in zip(classes.ids, classes.names, classes.things, classes.colors, strict=True)
-    ]
 
 
 def coco_annotations(

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from masklet.data.ade20k import list_ade20k
 from masklet.data.camvid import list_camvid
 from masklet.data.cityscapes import list_cityscapes
+from masklet.data.coco_panoptic import coco_panoptic
 from masklet.data.flood import list_flood
 from masklet.data.folder import list_folder
 from masklet.data.pairs import Listing
@@ -48,6 +49,7 @@ SOURCES: Mapping[str, Callable[..., Listing | Dataset]] = MappingProxyType(
         "voc": list_voc,
         "cityscapes": list_cityscapes,
         "ade20k": list_ade20k,
+        "coco_panoptic": coco_panoptic,
         "via": via,
         "synthetic": synthetic,
     }

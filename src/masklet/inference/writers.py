@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from masklet.data.formats import coco_annotations, coco_categories, coco_json, write_index_png, write_json
+from masklet.data.categories import coco_categories
+from masklet.data.formats import coco_annotations, coco_json, write_index_png, write_json
 from masklet.data.images import to_float
 from masklet.inference.image import MANY, Picture, Predictor, Settings, collect, is_video
 from masklet.inference.video import describe, predict_video, video_writer

@@ -30,7 +30,7 @@ OUTCOME = np.dtype([("label", np.int32), ("outcome", np.uint8), ("area", np.int6
 KINDS = ("", "_things", "_stuff")
 SIZES = ("_small", "_medium", "_large")
 
-Outcomes = Shaped[np.ndarray, " n"]  # of dtype OUTCOME: the area is the true segment's, for FP the predicted one's
+Outcomes = Shaped[np.ndarray, "_"]  # of dtype OUTCOME: the area is the true segment's, for FP the predicted one's
 
 
 class Counts(NamedTuple):

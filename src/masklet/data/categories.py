@@ -1,0 +1,45 @@
+"""COCO's list of categories and our `Classes`: numbers on disk, names, colours, things or stuff."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from masklet.data.images import BadFile
+from masklet.structures import Classes
+from masklet.structures.errors import UserError
+
+
+def coco_categories(classes: Classes) -> list[dict[str, Any]]:
+    """COCO's list of categories, with colours and things as in COCO panoptic."""
+    return [
+        {
+            "id": i,
+            "name": name,
+            "supercategory": "thing" if thing else "stuff",
+            "isthing": int(thing),
+            "color": [*color],
+        }
+        for i, name, thing, color in zip(classes.ids, classes.names, classes.things, classes.colors, strict=True)
+    ]
+
+
+def read_categories(categories: Any, path: Path) -> Classes:
+    """The classes of a COCO file in its order; categories are things unless they say `"isthing": 0`."""
+    try:
+        colors = tuple(tuple(map(int, c["color"])) for c in categories if "color" in c)
+        ids = tuple(int(c["id"]) for c in categories)
+        names = tuple(str(c["name"]) for c in categories)
+        things = tuple(bool(c.get("isthing", 1)) for c in categories)
+        return Classes(
+            names,
+            colors if len(colors) == len(names) else (),  # type: ignore[arg-type] # Classes checks that there are three
+            things,
+            ids,
+            ignore=255 if len(ids) <= 255 else 65535,
+        )
+    except UserError as error:
+        raise BadFile(path, "bad_table", error.message, error.hint or "") from None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        fault = "its categories cannot be read"
+        raise BadFile(path, "bad_table", fault, 'each is {"id": 1, "name": "person", "isthing": 1}') from None
