@@ -66,6 +66,16 @@ class Scorer:
 SCORERS: Mapping[str, Scorer] = MappingProxyType(
     {
         "miou": Scorer("semantic:score_miou", "folders of index pictures: mIoU, accuracies and Dice", sources=True),
+        "vpq": Scorer(
+            "video_panoptic:score_vpq", "videos of panoptic maps (VPS JSON, STEP PNG): video panoptic quality"
+        ),
+        "stq": Scorer("video_panoptic:score_stq", "videos of panoptic maps: segmentation and tracking quality"),
+        "dvpq": Scorer("video_panoptic:score_dvpq", "videos of panoptic and depth maps: depth-aware VPQ"),
+        "dstq": Scorer("video_panoptic:score_dstq", "videos of panoptic and depth maps: depth-aware STQ"),
+        "depth": Scorer("video_panoptic:score_depth", "folders of depth maps: absRel, sqRel, RMSE, delta"),
+        "matting": Scorer(
+            "matting:score_matting", "folders of alpha pictures: MAD, SAD, MSE, Grad, Conn, dtSSD, MESSDdt"
+        ),
     }
 )
 
