@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from masklet.structures import Classes
+from masklet.structures import Classes, Curve
 from masklet.structures.errors import UserError
-from masklet.viz.curves import confusion_picture, loss_curves, score_bars
+from masklet.viz.curves import confusion_picture, curve_picture, loss_curves, score_bars
 
 pytest.importorskip("matplotlib")
 CLASSES = Classes(("sky", "road", "car"))
@@ -36,6 +36,18 @@ def test_losses_and_scores_side_by_side(tmp_path):
 def test_histories_without_numbers(history):
     with pytest.raises(UserError, match="history"):
         loss_curves(history)
+
+
+def test_curves_of_a_metric_have_one_panel_per_group(tmp_path):
+    recall = np.linspace(0, 1, 101)
+    lines = [Curve(n, recall, 1 - recall**k, "recall", "precision", "IoU .5") for n, k in (("cat", 4.0), ("dog", 2.0))]
+    one = curve_picture(lines, tmp_path / "pr.png", title="precision and recall")
+    assert colored(one) > 500
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "pr.png")), one)
+    gap = Curve("far", np.arange(3.0), np.array([2.0, np.nan, 4.0]), group="another")
+    assert curve_picture([*lines, gap]).shape[1] == 2 * one.shape[1]
+    with pytest.raises(UserError, match="there are no curves to draw; score something first"):
+        curve_picture([])
 
 
 def test_confusion_leaves_out_classes_without_pixels():

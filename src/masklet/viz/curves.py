@@ -1,4 +1,4 @@
-"""Training histories, confusion matrices and scores per class as pictures, drawn with matplotlib (extra `report`).
+"""Training histories, curves, confusion matrices and scores per class as pictures, with matplotlib (extra `report`).
 
 Each function returns the picture, and writes it where a `path` is given.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from masklet.structures import Classes
+from masklet.structures import Classes, Curve
 from masklet.structures.errors import UserError
 from masklet.structures.files import replacing
 from masklet.viz.palettes import hexadecimal
@@ -22,6 +22,7 @@ from masklet.viz.palettes import hexadecimal
 Picture = UInt8[np.ndarray, "h w 3"]
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#1b1f24")  # Okabe and Ito
 GREY = "#5b636d"
+MOST_NAMES = 12  # lines of a panel that a legend still tells apart
 
 
 def loss_curves(
@@ -55,6 +56,26 @@ def loss_curves(
             ax.set_ylim(bottom=0)
         ax.margins(x=0.04, y=0.12)
         ax.legend(frameon=False, fontsize=9)
+    return _drawn(figure, path)
+
+
+def curve_picture(curves: Sequence[Curve], path: Path | None = None, title: str = "") -> Picture:
+    """What a metric draws (precision over recall, J over time): one panel per group of curves."""
+    groups: dict[str, list[Curve]] = {}
+    for curve in curves:
+        groups.setdefault(curve.group, []).append(curve)
+    if not groups:
+        raise UserError("there are no curves to draw", hint="score something first")
+    figure, axes = _figure(5.4 * len(groups), 3.9, len(groups), title)
+    for (name, lines), ax in zip(groups.items(), axes, strict=True):
+        for line, color in zip(lines, LINES * len(lines), strict=False):
+            ax.plot(line.x, line.y, color=color, lw=1.8, label=line.name)
+        ax.set(xlabel=lines[0].x_label, ylabel=lines[0].y_label)
+        ax.set_title(name, fontsize=10, color=GREY)
+        if all(((y := line.y[np.isfinite(line.y)]) >= 0).all() and (y <= 1).all() for line in lines):
+            ax.set_ylim(0, 1.04)
+        if len(lines) <= MOST_NAMES:
+            ax.legend(frameon=False, fontsize=9)
     return _drawn(figure, path)
 
 
