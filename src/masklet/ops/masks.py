@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64, Integer, UInt8
+from jaxtyping import Bool, Float, Int16, Int64, Integer
 from torch import Tensor
 
 
@@ -44,6 +44,9 @@ def confusion(
     return torch.bincount(rows * k + columns, minlength=(k + 1) * k).view(k + 1, k)[1:]
 
 
+PIECE = 2**17  # pixels at a time: labels of 64 bits are read from memory once, and from the cache after that
+
+
 def _confusion_in_bytes(
     truth: Integer[np.ndarray, " n"], pred: Integer[np.ndarray, " n"], k: int
 ) -> Int64[Tensor, "k k"] | None:
@@ -51,30 +54,33 @@ def _confusion_in_bytes(
     bins = (k + 1) * k
     if bins > 2**15 or not len(truth):
         return None
-    rows, columns = _bytes(truth), _bytes(pred)
-    if rows is None or columns is None:
-        return None
-    rows = rows + np.uint8(1)  # 255, which is ignored, becomes row 0
-    if rows.max() > k or columns.max() >= k:
-        return None
-    codes = np.multiply(rows, k, dtype=np.int16)
-    codes += columns
     # Neighbours mostly share a code, and a counter just written is slow to read: they take turns in four tables.
     copies = 4 if 4 * bins <= 2**15 else 1
-    if copies > 1:
-        body = codes[: len(codes) // 256 * 256].reshape(-1, 256)
-        body += (np.arange(256) % copies * bins).astype(np.int16)
+    turns = (np.arange(256) % copies * bins).astype(np.int16)
+    codes, columns = np.empty(len(truth), np.int16), np.empty(min(PIECE, len(truth)), np.int16)
+    for i in range(0, len(truth), PIECE):
+        rows = codes[i : i + PIECE]
+        column = columns[: len(rows)]
+        if not (_narrowed(truth[i : i + PIECE], rows) and _narrowed(pred[i : i + PIECE], column)):
+            return None
+        rows += 1
+        rows &= 255  # 255, which is ignored, becomes row 0
+        if rows.max() > k or column.max() >= k:
+            return None
+        rows *= k
+        rows += column
+        if copies > 1:
+            body = rows[: len(rows) // 256 * 256].reshape(-1, 256)
+            body += turns
     counts = torch.bincount(torch.from_numpy(codes), minlength=copies * bins)
     return counts.view(copies, k + 1, k).sum(0)[1:]
 
 
-def _bytes(labels: Integer[np.ndarray, " n"]) -> UInt8[np.ndarray, " n"] | None:
-    """The labels in one byte each, or None where some do not fit."""
-    if labels.dtype == np.uint8:
-        return labels
-    narrow, bits = np.empty(len(labels), np.uint8), 0
-    for i in range(0, len(labels), 2**16):  # memory is read once: check and narrow a piece while it is in the cache
-        piece = labels[i : i + 2**16]
-        bits |= int(np.bitwise_or.reduce(piece))  # shows every high bit that is set anywhere, and the sign
-        narrow[i : i + 2**16] = piece
-    return narrow if 0 <= bits <= 255 else None
+def _narrowed(labels: Integer[np.ndarray, " n"], out: Int16[np.ndarray, " n"]) -> bool:
+    """Copies the labels to 16 bits if all of them fit a byte, which it says."""
+    if labels.dtype != np.uint8:
+        bits = int(np.bitwise_or.reduce(labels))  # shows every high bit that is set anywhere, and the sign
+        if not 0 <= bits <= 255:
+            return False
+    np.copyto(out, labels, casting="unsafe")
+    return True
