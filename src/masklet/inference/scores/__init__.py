@@ -66,6 +66,8 @@ class Scorer:
 SCORERS: Mapping[str, Scorer] = MappingProxyType(
     {
         "miou": Scorer("semantic:score_miou", "folders of index pictures: mIoU, accuracies and Dice", sources=True),
+        "pq": Scorer("panoptic:score_pq", "COCO panoptic JSON with PNGs beside it: PQ, SQ, RQ as panopticapi"),
+        "pq_humans": Scorer("panoptic:score_human_consistency", "the same of two annotators: how far people agree"),
         "vpq": Scorer(
             "video_panoptic:score_vpq", "videos of panoptic maps (VPS JSON, STEP PNG): video panoptic quality"
         ),
