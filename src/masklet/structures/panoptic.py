@@ -52,7 +52,9 @@ class Panoptic:
             return []
         if 0 <= int(self.ids.min()) <= int(self.ids.max()) < 2**16:  # counting is far cheaper than sorting
             return torch.bincount(self.ids.flatten()).nonzero()[:, 0].tolist()
-        return self.ids.unique().tolist()
+        flat = self.ids.flatten()
+        starts = torch.cat([flat.new_ones(1, dtype=torch.bool), flat[1:] != flat[:-1]])  # segments are runs: sort these
+        return flat[starts].unique().tolist()
 
     @property
     def size(self) -> tuple[int, int]:
