@@ -117,7 +117,7 @@ def random_ids(seed: int, objects: int, dtype: type = np.uint8) -> tuple[np.ndar
     return np.roll(pred, 1, 1), truth
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3, 5, 40]), st.sampled_from([0.008, 0.03, 2.0]))
 def test_all_objects_at_once_equal_one_by_one(seed: int, objects: int, bound: float):
     pred, truth = random_ids(seed, objects)
@@ -132,7 +132,7 @@ def test_all_objects_at_once_equal_one_by_one(seed: int, objects: int, bound: fl
         assert (pairs.j[i, k], pairs.f[i, k]) == plain(pred == pairs.pred[i], truth == pairs.truth[k], radius)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 4]))
 def test_properties(seed: int, objects: int):
     pred, truth = random_ids(seed, objects)
@@ -147,7 +147,7 @@ def test_properties(seed: int, objects: int):
     assert (same.f == 1).all()
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([np.int64, np.uint16, np.int32]))
 def test_any_kind_of_map(seed: int, dtype: type):
     pred, truth = random_ids(seed, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -51,6 +51,7 @@ def test_a_disk_of_radius_two_by_hand():
     assert dilate(point, 2).tolist() == [[int(c == "#") for c in row] for row in rows]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 13), st.integers(1, 30), st.integers(1, 30), st.integers(1, 20))
 def test_dilation_equals_scipy(seed: int, radius: int, height: int, width: int, n: int):
     masks = np.random.default_rng(seed).random((n, height, width)) < 0.03
@@ -61,6 +62,7 @@ def test_dilation_equals_scipy(seed: int, radius: int, height: int, width: int, 
         assert np.array_equal(grown >> planes.dtype.type(k) & 1, want)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 12), st.integers(1, 40))
 def test_outlines_equal_the_definition(seed: int, height: int, width: int, n: int):
     masks = np.random.default_rng(seed).random((n, height, width)) < 0.4
@@ -69,6 +71,7 @@ def test_outlines_equal_the_definition(seed: int, height: int, width: int, n: in
         assert np.array_equal(planes >> planes.dtype.type(k) & 1, plain_outline(mask))
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3, 9, 17, 33]), st.integers(0, 4))
 def test_meeting_equals_pairs_of_pictures(seed: int, n: int, radius: int):
     masks = random_masks(seed, n, 20, 24)
@@ -79,6 +82,7 @@ def test_meeting_equals_pairs_of_pictures(seed: int, n: int, radius: int):
     assert np.array_equal(met.near[:4, :4], [[(e & g).sum() for g in grown] for e in edges])
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 3))
 def test_the_content_box_holds_all_outlines(seed: int, radius: int):
     ids = np.zeros((16, 18), np.uint8)
@@ -116,6 +120,7 @@ def test_nothing_to_meet():
     assert meet(np.zeros((3, 3), np.uint8), 2, 3).near.tolist() == [[0, 0], [0, 0]]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 25), st.integers(1, 25))
 def test_bands_equal_erosion(seed: int, width: int, rows: int, columns: int):
     masks = random_masks(seed, 3, rows, columns)

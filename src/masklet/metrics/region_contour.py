@@ -11,7 +11,6 @@ Both equal `db_eval_iou` and `db_eval_boundary` of davis2017-evaluation, bit for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from torch import Tensor
 from masklet.ops.boundaries import MAX_PLANES, bit_planes, content_box, meet, reach
 from masklet.structures import Masks, UserError
 
-__all__ = ["Frame", "ObjectMaps", "compare", "j_and_f"]
+__all__ = ["Frame", "Layers", "ObjectMaps", "compare", "j_and_f"]
 
 ObjectMaps = Tensor | np.ndarray | Masks
 
@@ -69,12 +68,7 @@ def compare(
     Pixels of the id `void` in the truth are background; if `matched`, the predictions end there too.
     """
     predicted, true = Layers.of(pred, "prediction"), Layers.of(truth, "truth")
-    if predicted.shape != true.shape:
-        place = "" if where is None else f"frame {where[1]} of {where[0]!r}: "
-        raise UserError(
-            f"{place}prediction is {_size(predicted.shape)} but truth is {_size(true.shape)}",
-            hint="resize the prediction to the truth (nearest)",
-        )
+    predicted.check_size(true, "" if where is None else f"frame {where[1]} of {where[0]!r}: ")
     if void is not None:
         predicted, true = _without(predicted, true, void, matched)
     radius = reach(*true.shape, bound)
@@ -99,19 +93,20 @@ def compare(
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """One frame's objects: label maps, and where each id is (which map, which value)."""
+    """One frame's objects: a map of ids, or one map per object, which may overlap."""
 
     maps: tuple[np.ndarray, ...]
-    places: Mapping[int, tuple[int, int]] | None  # None: one map, whose values are the ids
+    stacked: bool  # one map per object, for ids 1, 2, 3, ...
     shape: tuple[int, int]
 
     @classmethod
     def of(cls, objects: ObjectMaps, role: str) -> Layers:
+        """From what a caller has; `role` names it in errors."""
         if isinstance(objects, Masks):
             if not len(objects):
-                return cls((np.zeros(objects.size, np.uint8),), None, objects.size)
+                return cls((np.zeros(objects.size, np.uint8),), False, objects.size)
             dense = objects.dense().numpy().view(np.uint8)
-            return cls(tuple(dense), {i + 1: (i, 1) for i in range(len(dense))}, objects.size)
+            return cls(tuple(dense), True, objects.size)
         ids = objects.detach().cpu().numpy() if isinstance(objects, Tensor) else objects
         if ids.ndim != 2:
             raise UserError(f"{role} has shape {tuple(ids.shape)}", hint="expected (H, W) object ids, or Masks")
@@ -124,15 +119,25 @@ class Layers:
             if low < 0:
                 raise UserError(f"{role} has the object id {low}", hint="ids count from 1, and 0 is background")
             ids = ids.astype(np.uint8) if high < 256 else ids
-        return cls((ids,), None, ids.shape)
+        return cls((ids,), False, ids.shape)
+
+    def check_size(self, truth: Layers, place: str = "") -> None:
+        """Refuses a prediction of another size than the truth."""
+        if self.shape != truth.shape:
+            (h, w), (height, width) = self.shape, truth.shape
+            raise UserError(
+                f"{place}prediction is {h}x{w} but truth is {height}x{width}",
+                hint="resize the prediction to the truth (nearest)",
+            )
 
     def cut(self, box: tuple[slice, slice]) -> Layers:
-        return Layers(tuple(one[box] for one in self.maps), self.places, self.shape)
+        """The same objects inside a box."""
+        return Layers(tuple(one[box] for one in self.maps), self.stacked, self.shape)
 
     def present(self) -> Int64[np.ndarray, " n"]:
         """The ids that have pixels, in order."""
-        if self.places is not None:
-            return np.array([k for k, (i, _) in self.places.items() if self.maps[i].any()], np.int64)
+        if self.stacked:
+            return 1 + np.flatnonzero([one.any() for one in self.maps])
         flat = self.maps[0].ravel()
         if not len(flat):
             return np.zeros(0, np.int64)
@@ -142,11 +147,10 @@ class Layers:
 
     def planes(self, ids: Int64[np.ndarray, " n"]) -> tuple[list[np.ndarray], list[list[int]]]:
         """Maps and their values such that `bit_planes` has a plane for each id, in this order."""
-        if self.places is None:
+        if not self.stacked:
             return [self.maps[0]], [ids.tolist()]
         nothing = np.zeros(self.maps[0].shape, np.uint8)
-        found = [self.places.get(k) for k in ids.tolist()]
-        return [nothing if at is None else self.maps[at[0]] for at in found], [[1] for _ in found]
+        return [self.maps[k - 1] if k <= len(self.maps) else nothing for k in ids.tolist()], [[1]] * len(ids)
 
 
 def _scores(
@@ -170,14 +174,10 @@ def _scores(
 
 def _without(pred: Layers, truth: Layers, void: int, matched: bool) -> tuple[Layers, Layers]:
     """Both sides with void pixels turned to background, of the predictions only if `matched`."""
-    if truth.places is not None or not (nothing := truth.maps[0] == void).any():
+    if truth.stacked or not (nothing := truth.maps[0] == void).any():
         return pred, truth
     cleaned = [
-        Layers(tuple(np.where(nothing, one.dtype.type(0), one) for one in side.maps), side.places, side.shape)
+        Layers(tuple(np.where(nothing, one.dtype.type(0), one) for one in side.maps), side.stacked, side.shape)
         for side in ((pred, truth) if matched else (truth,))
     ]
     return (cleaned[0], cleaned[1]) if matched else (pred, cleaned[0])
-
-
-def _size(shape: tuple[int, int]) -> str:
-    return f"{shape[0]}x{shape[1]}"

@@ -24,6 +24,7 @@ __all__ = [
     "meet",
     "outlines",
     "reach",
+    "shared_pixels",
 ]
 
 MAX_PLANES = 64
@@ -130,19 +131,24 @@ def dilate(planes: UInt[np.ndarray, "h w"], radius: int) -> UInt[np.ndarray, "h 
     return grown.reshape(height, stride)[:, :width]
 
 
+def shared_pixels(planes: UInt[np.ndarray, "h w"], count: int) -> Float64[np.ndarray, "n n"]:
+    """How many pixels each pair of the first `count` planes has in common; on the diagonal, areas."""
+    flat = planes.ravel()
+    if not len(flat):
+        return np.zeros((count, count))
+    starts = np.flatnonzero(flat[1:] != flat[:-1])  # masks are runs: only where they change is there anything to count
+    starts = np.concatenate(([0], starts + 1))
+    bits = _bits(flat[starts], count)
+    return (bits * np.diff(starts, append=len(flat))[:, None]).T @ bits
+
+
 def meet(planes: UInt[np.ndarray, "h w"], count: int, radius: int) -> Meeting:
     """Shared pixels and matching outlines of all pairs among the first `count` planes.
 
     Two outlines match at a pixel of one where the other has a pixel within `radius` (Euclidean). Give the planes of
     the `content_box` only: the rest of the image adds nothing but time.
     """
-    flat = planes.ravel()
-    if not len(flat):
-        return Meeting(np.zeros((count, count)), np.zeros((count, count)))
-    starts = np.flatnonzero(flat[1:] != flat[:-1])  # masks are runs: only where they change is there anything to count
-    starts = np.concatenate(([0], starts + 1))
-    bits = _bits(flat[starts], count)
-    shared = (bits * np.diff(starts, append=len(flat))[:, None]).T @ bits
+    shared = shared_pixels(planes, count)
     edges = outlines(planes)
     here = np.flatnonzero(edges.ravel() != 0)
     if not len(here):
