@@ -132,7 +132,11 @@ def test_names_without_weights(tmp_path, monkeypatch):
     )
     assert (
         message(load, "streets")
-        == f"unknown weights 'streets'; did you mean 'street'? bundled: {', '.join(sorted(CATALOG))}"
+        == "unknown weights 'streets'; did you mean 'street'? masklet weights list shows them all"
+    )
+    assert message(load, "fcn_resnet50") == (
+        "fcn_resnet50 comes without weights; load('fcn_resnet50_coco'), "
+        "give a file, load('fcn_resnet50', weights=...), or start with build"
     )
     monkeypatch.setattr("masklet.weights.catalog.BUNDLED", tmp_path)
     assert message(load, "street") == "the weights of 'street' are not in this copy of masklet; run: make train-bundled"

@@ -36,14 +36,15 @@ EXTRAS = MappingProxyType(
 @app.command()
 def doctor(json: Json = False) -> Report:
     """Say what is installed and what works on this machine."""
-    from masklet.weights import CATALOG
+    from masklet.weights import CATALOG, cache, download
 
     versions = {name: _version(name) for name in PACKAGES}
     extras: dict[str, dict[str, Any]] = {
         extra: {"installed": not (gone := [m for m in modules if find_spec(m) is None]), "missing": gone, "for": what}
         for extra, (modules, what) in EXTRAS.items()
     }
-    bundled = {name: entry.path.exists() for name, entry in CATALOG.items()}
+    bundled = {name: entry.path.exists() for name, entry in CATALOG.items() if entry.bundled}
+    fetched = [name for name, entry in CATALOG.items() if not entry.bundled and entry.path.exists()]
     found: dict[str, Any] = {
         "masklet": __version__,
         "python": platform.python_version(),
@@ -52,6 +53,7 @@ def doctor(json: Json = False) -> Report:
         "devices": _devices(),
         "extras": extras,
         "bundled": bundled,
+        "cache": {"folder": cache.folder(), "offline": download.offline(), "weights": fetched},
     }
     lines = [f"masklet {__version__}, Python {found['python']} ({sys.executable}), {found['platform']}"]
     lines.append(", ".join(f"{name} {v or 'missing'}" for name, v in versions.items()))
@@ -61,6 +63,8 @@ def doctor(json: Json = False) -> Report:
         lines.append(f"  {state['for']}: {how}")
     for name, here in bundled.items():
         lines.append(f"  model {name}: {'yes' if here else 'no weights in this copy; run: make train-bundled'}")
+    may = "MASKLET_OFFLINE is set" if download.offline() else "missing ones are fetched"
+    lines.append(f"  fetched weights: {', '.join(fetched) or 'none yet'} in {cache.folder()}; {may}")
     return Report("doctor", more=found, text="\n".join(lines))
 
 

@@ -42,7 +42,7 @@ from masklet.train.loop import Training, fit
 from masklet.train.optim import OPTIMIZERS, build_optimizer
 from masklet.train.schedule import SCHEDULES, build_schedule
 from masklet.viz.curves import confusion_picture, loss_curves
-from masklet.weights import CATALOG, fill, read_note, save_checkpoint
+from masklet.weights import fill, read_note, save_checkpoint
 
 LOSSES = ("cross_entropy", "ohem", "focal", "cross_entropy+dice")
 WEIGHTINGS = ("none", "median_frequency", "inverse_log")
@@ -364,7 +364,7 @@ def prepare(recipe: SemanticRecipe, source: Any, crew: Team) -> Training:
     torch.manual_seed(recipe.seed)
     model: Any = build(recipe.model, classes=source.classes, **recipe.options)
     if recipe.start is not None:
-        fill(model, CATALOG[recipe.start].path if recipe.start in CATALOG else recipe.start, fresh=recipe.fresh)
+        fill(model, recipe.start, fresh=recipe.fresh)
     model = precision.channels_last(model.to(crew.device))
     weight = class_weights(source, source.classes, recipe.class_weights)
     criterion = build_criterion(recipe, None if weight is None else weight.to(crew.device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from masklet.models import MODELS, build, unknown
 from masklet.models.base import uninitialised
+from masklet.parts.backbones import build_backbone
 from masklet.structures import Classes
 from masklet.structures.errors import UserError
 from masklet.weights import (
@@ -23,7 +25,8 @@ from masklet.weights import (
     from_torchvision,
     remap,
 )
-from masklet.weights.catalog import CATALOG, Entry
+from masklet.weights.catalog import BACKBONE, CATALOG, Entry
+from masklet.weights.download import fetch
 from masklet.weights.files import read_note, read_tensors, save_checkpoint
 from masklet.weights.hdf5 import read_h5
 from masklet.weights.remap import IDENTITY, Layout, Origin, Report, Rule
@@ -36,6 +39,7 @@ __all__ = [
     "Origin",
     "Report",
     "Rule",
+    "fetch",
     "fill",
     "load",
     "read_h5",
@@ -70,12 +74,19 @@ def load(
 ) -> nn.Module:
     """A model with trained weights in it, in eval mode.
 
-    `name` is a catalog name, the path of a masklet checkpoint, or a system's name together with `weights`: a file of
-    ours or of another code base, whose origin is recognised from its keys (`origin` overrides). `options` go to
-    `build` and win over what the file says. `fresh`, a regular expression, names tensors that may stay untrained.
+    `name` is a catalog name (`masklet weights list`), the path of a masklet checkpoint, or a system's name together
+    with `weights`: a catalog name, or a file of ours or of another code base, whose origin is recognised from its keys
+    (`origin` overrides). `options` go to `build` and win over what the file says. `fresh`, a regular expression, names
+    tensors that may stay untrained. Published weights that are not in the cache are fetched, except when the
+    environment variable MASKLET_OFFLINE is set.
     """
+    entry = CATALOG.get(str(name)) if weights is None else None
+    if entry is not None and not entry.bundled:
+        return _published(entry, fresh, options)
     if weights is None:
         weights, name = _named(name), ""
+    if isinstance(weights, str) and weights in CATALOG:
+        weights = _named(weights)
     if isinstance(weights, Mapping):
         said, note, tensors = "the state dict", None, files.unwrap(weights, "the state dict")
     else:
@@ -92,7 +103,12 @@ def load(
 
 
 def fill(model: nn.Module, weights: Weights, *, origin: str | None = None, fresh: str | None = None) -> Report:
-    """Puts weights into a model that exists, a backbone for instance, as strictly as `load`."""
+    """Puts weights into a model that exists, a backbone for instance, as strictly as `load`.
+
+    `weights` is a catalog name, a file or a state dict: `fill(build_backbone("resnet50"), "resnet50_imagenet")`.
+    """
+    if isinstance(weights, str) and weights in CATALOG:
+        weights = _named(weights)
     said = "the state dict" if isinstance(weights, Mapping) else Path(weights).name
     tensors = files.unwrap(weights, said) if isinstance(weights, Mapping) else read_tensors(weights)
     spec: Any = getattr(model, "spec", {"model": "backbone"})
@@ -117,7 +133,7 @@ def recognise(
 def _named(name: str | os.PathLike[str]) -> Path:
     """The file of a catalog name or path."""
     if str(name) in CATALOG:
-        path = CATALOG[str(name)].path
+        path = fetch(CATALOG[str(name)])
         if not path.exists():
             raise UserError(f"the weights of {name!r} are not in this copy of masklet", hint="run: make train-bundled")
         return path
@@ -125,10 +141,26 @@ def _named(name: str | os.PathLike[str]) -> Path:
     if path.suffix in files.SUFFIXES or path.exists() or len(path.parts) > 1:
         return files.existing(path)
     if str(name) in MODELS:
-        raise UserError(
-            f"{name} comes without weights", hint=f"give a file, load({str(name)!r}, weights=...), or start with build"
-        )
-    raise unknown("weights", str(name), CATALOG, "bundled")
+        published = [f"load({entry.name!r})" for entry in CATALOG.values() if entry.model == name]
+        ways = ", ".join([*published, f"give a file, load({str(name)!r}, weights=...)"])
+        raise UserError(f"{name} comes without weights", hint=f"{ways}, or start with build")
+    near = difflib.get_close_matches(str(name), CATALOG, n=1, cutoff=0.5)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(f"unknown weights {str(name)!r}", hint=f"{guess}masklet weights list shows them all")
+
+
+def _published(entry: Entry, fresh: str | None, options: dict[str, Any]) -> nn.Module:
+    """The model of an entry that others publish; of a backbone just the body, which takes the backbone's options."""
+    tensors = read_tensors(fetch(entry))
+    if entry.model == BACKBONE:
+        model = build_backbone(entry.options[BACKBONE], **options)
+        fill(model, tensors, fresh=fresh)
+        return model.eval()
+    theirs = {} if {"classes", "num_classes"} & options.keys() else {"classes": entry.classes}
+    choices = {key: value for key, value in entry.options.items() if key != "num_classes"} | theirs | options
+    model, rules = _foreign(entry.model, tensors, None, fresh, entry.name, choices)
+    remap.fill(model, tensors, rules, fresh, entry.name, entry.model)
+    return model.eval()
 
 
 def _model_in(note: Mapping[str, Any] | None, said: str, tensors: Mapping[str, Tensor]) -> str:

@@ -1,36 +1,311 @@
-"""Weights by name: what masklet brings along, trained by its own recipes on public photographs."""
+"""Weights by name: what masklet brings along, and what others publish on their own hosts.
+
+Addresses and hashes are those that the publisher gives: torchvision in the metadata of its weights, OpenMMLab in the
+names of its files (`...-<first digits of the sha256>.pth`); detectron2 gives no sha256. An address on any other host
+cannot be written here: one of OpenMMLab's own lists (metafile of PSPNet, r101 769x769 80k) names a host that is not
+theirs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from masklet.data.ade20k import CLASSES as ADE20K
+from masklet.data.cityscapes import CLASSES as CITYSCAPES
+from masklet.data.voc import CLASSES as VOC
+from masklet.parts.backbones.efficientnet_lite import LITE
+from masklet.parts.norm import IMAGENET, TENSORFLOW, Pixels
+from masklet.structures import Classes
+from masklet.weights import cache, licences
 
 BUNDLED = Path(__file__).parent / "bundled"
+BACKBONE = "backbone"  # what `Entry.model` says for weights of a body without a head
+
+# Publishers' hosts, and the stores that they hand a download on to.
+HOSTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "download.pytorch.org": (),
+        "download.openmmlab.com": (),
+        "dl.fbaipublicfiles.com": (),
+        "github.com": ("objects.githubusercontent.com", "release-assets.githubusercontent.com"),
+    }
+)
+
+
+def official(url: str) -> bool:
+    """Whether `url` is an https address on a publisher's host, with nothing odd about it."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "https" and parts.netloc in HOSTS and not parts.query and not parts.fragment
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One name that `masklet.load` takes. The file itself says which system it is, its classes and its scores."""
+    """One name that `masklet.load` takes.
+
+    A bundled file itself says which system it is, its classes and its scores; for a published one `model`, `options`,
+    `classes` and `scores` (of `source`) do. `sha256` holds as many digits as the publisher gives, `size` is in MiB as
+    published. `pixels` says what the network wants its input to look like; models see to it themselves.
+    """
 
     name: str
     about: str
     data: str
     licence: str = "Apache-2.0"
+    pixels: Pixels = IMAGENET
+    url: str = ""
+    sha256: str = ""
+    size: float | None = None
+    model: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    classes: Classes | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
+    started_from: str = "ImageNet"  # the data that its backbone learned from before
+
+    def __post_init__(self) -> None:
+        if self.url and not official(self.url):
+            raise ValueError(f"{self.name}: {self.url} is not an address of a publisher of weights")
+
+    @property
+    def bundled(self) -> bool:
+        return not self.url
+
+    @property
+    def file(self) -> str:
+        return self.url.rpartition("/")[2] or f"{self.name}.safetensors"
 
     @property
     def path(self) -> Path:
-        return BUNDLED / f"{self.name}.safetensors"
+        """Where the file is, or where it would be. What a bundle brought has tensors only, so another suffix."""
+        if self.bundled:
+            return BUNDLED / self.file
+        published = cache.folder() / self.file
+        carried = published.with_suffix(".safetensors")
+        return carried if carried.exists() and not published.exists() else published
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What a gate may object to, of `licences.KINDS`."""
+        return licences.kinds(self.licence, (self.data, self.started_from))
+
+
+def _bundled() -> Iterator[Entry]:
+    yield Entry("street", "Road scenes, 11 classes: road, car, pedestrian, tree, sky, ...", "CamVid", pixels=LITE)
+    yield Entry("flood", "Flooded ground in photographs and aerial pictures", "Flood Area Segmentation", pixels=LITE)
+    yield Entry("pets", "Cat or dog, its border, and the background", "Oxford-IIIT Pet", pixels=LITE)
+
+
+# torchvision: model, file, MiB, mIoU and pixel accuracy on the COCO val2017 pictures with VOC's 21 classes
+TORCHVISION = "https://download.pytorch.org/models/"
+SYSTEMS: tuple[tuple[Any, ...], ...] = (
+    ("fcn_resnet50_coco", "fcn_resnet50", {}, "fcn_resnet50_coco-1167a1af.pth", 135.009, 60.5, 91.4),
+    ("fcn_resnet101_coco", "fcn_resnet101", {}, "fcn_resnet101_coco-7ecb50ca.pth", 207.711, 63.7, 91.9),
+    *(
+        (f"deeplabv3_{backbone}_coco", "deeplabv3", {"backbone": backbone, "layout": "torchvision"}, file, *facts)
+        for backbone, file, *facts in (
+            ("resnet50", "deeplabv3_resnet50_coco-cd0a2569.pth", 160.515, 66.4, 92.4),
+            ("resnet101", "deeplabv3_resnet101_coco-586e9e4e.pth", 233.217, 67.4, 92.4),
+            ("mobilenet_v3_large", "deeplabv3_mobilenet_v3_large-fc3c493d.pth", 42.301, 60.3, 91.2),
+        )
+    ),
+)
+# torchvision: backbone, file, MiB, top-1 accuracy on ImageNet; of two files the second is the newer recipe ("_v2")
+BACKBONES = (
+    ("alexnet", "alexnet-owt-7be5be79.pth", 233.087, 56.522),
+    ("googlenet", "googlenet-1378be20.pth", 49.731, 69.778),
+    ("mobilenet_v2", "mobilenet_v2-b0353104.pth", 13.555, 71.878),
+    ("mobilenet_v2", "mobilenet_v2-7ebf99e0.pth", 13.598, 72.154),
+    ("mobilenet_v3_large", "mobilenet_v3_large-8738ca79.pth", 21.114, 74.042),
+    ("mobilenet_v3_large", "mobilenet_v3_large-5c1a4163.pth", 21.107, 75.274),
+    ("mobilenet_v3_small", "mobilenet_v3_small-047dcff4.pth", 9.829, 67.668),
+    ("resnet18", "resnet18-f37072fd.pth", 44.661, 69.758),
+    ("resnet34", "resnet34-b627a593.pth", 83.275, 73.314),
+    ("resnet50", "resnet50-0676ba61.pth", 97.781, 76.13),
+    ("resnet50", "resnet50-11ad3fa6.pth", 97.79, 80.858),
+    ("resnet101", "resnet101-63fe2227.pth", 170.511, 77.374),
+    ("resnet101", "resnet101-cd907fc2.pth", 170.53, 81.886),
+    ("resnet152", "resnet152-394f9c45.pth", 230.434, 78.312),
+    ("resnet152", "resnet152-f82ba261.pth", 230.474, 82.284),
+    ("resnext50_32x4d", "resnext50_32x4d-7cdf4587.pth", 95.789, 77.618),
+    ("resnext50_32x4d", "resnext50_32x4d-1a0047aa.pth", 95.833, 81.198),
+    ("resnext101_32x8d", "resnext101_32x8d-8ba56ff5.pth", 339.586, 79.312),
+    ("resnext101_32x8d", "resnext101_32x8d-110c445d.pth", 339.673, 82.834),
+    ("resnext101_64x4d", "resnext101_64x4d-173b62eb.pth", 319.318, 83.246),
+    ("vgg11", "vgg11-8a719046.pth", 506.84, 69.02),
+    ("vgg13", "vgg13-19584684.pth", 507.545, 69.928),
+    ("vgg16", "vgg16-397923af.pth", 527.796, 71.592),
+    ("vgg19", "vgg19-dcbb9e9d.pth", 548.051, 72.376),
+    ("vgg11_bn", "vgg11_bn-6002323d.pth", 506.881, 70.37),
+    ("vgg13_bn", "vgg13_bn-abd245e5.pth", 507.59, 71.586),
+    ("vgg16_bn", "vgg16_bn-6c64b313.pth", 527.866, 73.36),
+    ("vgg19_bn", "vgg19_bn-c79401a0.pth", 548.143, 74.218),
+    ("wide_resnet50_2", "wide_resnet50_2-95faca4d.pth", 131.82, 78.468),
+    ("wide_resnet50_2", "wide_resnet50_2-9ba9bcbe.pth", 263.124, 81.602),
+)
+
+
+def _torchvision() -> Iterator[Entry]:
+    of: dict[str, Any] = {"licence": "BSD-3-Clause", "source": "torchvision, metadata of its weights"}
+    for name, model, options, file, size, miou, accuracy in SYSTEMS:
+        yield Entry(
+            name,
+            f"20 kinds of everyday objects and background, {model}",
+            "COCO",
+            url=TORCHVISION + file,
+            sha256=_digits(file),
+            size=size,
+            model=model,
+            options={**options, "num_classes": len(VOC)},
+            classes=VOC,
+            scores={"miou": miou / 100, "pixel_accuracy": accuracy / 100},
+            **of,
+        )
+    seen: set[str] = set()
+    for backbone, file, size, accuracy in BACKBONES:
+        yield Entry(
+            f"{backbone}_imagenet{'_v2' if backbone in seen else ''}",
+            f"Backbone {backbone}, to start training from",
+            "ImageNet",
+            pixels=TENSORFLOW if backbone == "googlenet" else IMAGENET,
+            url=TORCHVISION + file,
+            sha256=_digits(file),
+            size=size,
+            model=BACKBONE,
+            options={"backbone": backbone},
+            scores={"top1": accuracy / 100},
+            **of,
+        )
+        seen.add(backbone)
+
+
+# mmsegmentation: name, system, options, data, classes, folder and file, score; one scale, not mirrored
+OPENMMLAB = "https://download.openmmlab.com/mmsegmentation/v0.5/"
+VESSELS = Classes(("background", "vessel"))
+MMSEG_UNET = {"up": "interp_conv", "head_channels": 64, "dropout": 0.1, "aux_weight": 0.4}
+
+
+def _pspnet(depth: int) -> dict[str, Any]:
+    return {"backbone": f"resnet{depth}", "layout": "mmseg", "aux_weight": 0.4}
+
+
+def _deeplabv3plus(depth: int) -> dict[str, Any]:
+    return {**_pspnet(depth), "output_stride": 8, "separable": True}
+
+
+MMSEG = (
+    (
+        *("deeplabv3plus_resnet50_cityscapes", "deeplabv3plus", _deeplabv3plus(50), "Cityscapes", CITYSCAPES),
+        {"miou": 0.8009},
+        "deeplabv3plus/deeplabv3plus_r50-d8_512x1024_80k_cityscapes/"
+        "deeplabv3plus_r50-d8_512x1024_80k_cityscapes_20200606_114049-f9fb496d.pth",
+    ),
+    (
+        *("deeplabv3plus_resnet101_cityscapes", "deeplabv3plus", _deeplabv3plus(101), "Cityscapes", CITYSCAPES),
+        {"miou": 0.8097},
+        "deeplabv3plus/deeplabv3plus_r101-d8_512x1024_80k_cityscapes/"
+        "deeplabv3plus_r101-d8_512x1024_80k_cityscapes_20200606_114143-068fcfe9.pth",
+    ),
+    (
+        *("pspnet_resnet50_cityscapes", "pspnet", _pspnet(50), "Cityscapes", CITYSCAPES, {"miou": 0.7855}),
+        "pspnet/pspnet_r50-d8_512x1024_80k_cityscapes/"
+        "pspnet_r50-d8_512x1024_80k_cityscapes_20200606_112131-2376f12b.pth",
+    ),
+    (
+        *("pspnet_resnet101_cityscapes", "pspnet", _pspnet(101), "Cityscapes", CITYSCAPES, {"miou": 0.7976}),
+        "pspnet/pspnet_r101-d8_512x1024_80k_cityscapes/"
+        "pspnet_r101-d8_512x1024_80k_cityscapes_20200606_112211-e1e1100f.pth",
+    ),
+    (
+        *("pspnet_resnet50_ade20k", "pspnet", _pspnet(50), "ADE20K", ADE20K, {"miou": 0.4248}),
+        "pspnet/pspnet_r50-d8_512x512_160k_ade20k/pspnet_r50-d8_512x512_160k_ade20k_20200615_184358-1890b0bd.pth",
+    ),
+    (
+        *("pspnet_resnet101_ade20k", "pspnet", _pspnet(101), "ADE20K", ADE20K, {"miou": 0.4439}),
+        "pspnet/pspnet_r101-d8_512x512_160k_ade20k/pspnet_r101-d8_512x512_160k_ade20k_20200615_100650-967c316f.pth",
+    ),
+    (
+        *("pspnet_resnet50_voc", "pspnet", _pspnet(50), "PASCAL VOC 2012", VOC, {"miou": 0.7729}),
+        "pspnet/pspnet_r50-d8_512x512_40k_voc12aug/pspnet_r50-d8_512x512_40k_voc12aug_20200613_161222-ae9c1b8c.pth",
+    ),
+    (
+        *("pspnet_resnet101_voc", "pspnet", _pspnet(101), "PASCAL VOC 2012", VOC, {"miou": 0.7852}),
+        "pspnet/pspnet_r101-d8_512x512_40k_voc12aug/pspnet_r101-d8_512x512_40k_voc12aug_20200613_161222-bc933b18.pth",
+    ),
+    (
+        *("unet_cityscapes", "unet", MMSEG_UNET, "Cityscapes", CITYSCAPES, {"miou": 0.691}),
+        "unet/fcn_unet_s5-d16_4x4_512x1024_160k_cityscapes/"
+        "fcn_unet_s5-d16_4x4_512x1024_160k_cityscapes_20211210_145204-6860854e.pth",
+    ),
+    (
+        *("unet_drive", "unet", MMSEG_UNET, "DRIVE", VESSELS, {"dice/vessel": 0.7867}),
+        "unet/fcn_unet_s5-d16_64x64_40k_drive/fcn_unet_s5-d16_64x64_40k_drive_20201223_191051-5daf6d3b.pth",
+    ),
+    (
+        *("unet_stare", "unet", MMSEG_UNET, "STARE", VESSELS, {"dice/vessel": 0.8102}),
+        "unet/fcn_unet_s5-d16_128x128_40k_stare/fcn_unet_s5-d16_128x128_40k_stare_20201223_191051-7d77e78b.pth",
+    ),
+    (
+        *("unet_chase_db1", "unet", MMSEG_UNET, "CHASE_DB1", VESSELS, {"dice/vessel": 0.8024}),
+        "unet/fcn_unet_s5-d16_128x128_40k_chase_db1/fcn_unet_s5-d16_128x128_40k_chase_db1_20201223_191051-11543527.pth",
+    ),
+    (
+        *("unet_hrf", "unet", MMSEG_UNET, "HRF", VESSELS, {"dice/vessel": 0.7945}),
+        "unet/fcn_unet_s5-d16_256x256_40k_hrf/fcn_unet_s5-d16_256x256_40k_hrf_20201223_173724-d89cf1ed.pth",
+    ),
+)
+SCENES = {
+    "Cityscapes": "Road scenes, 19 classes",
+    "ADE20K": "Rooms, streets and landscapes, 150 classes",
+    "PASCAL VOC 2012": "20 kinds of everyday objects and background",
+}
+
+
+def _openmmlab() -> Iterator[Entry]:
+    for name, model, options, data, classes, scores, file in MMSEG:
+        yield Entry(
+            name,
+            f"{SCENES.get(data, 'Blood vessels of the retina')}, {model}",
+            data,
+            url=OPENMMLAB + file,
+            sha256=_digits(file),
+            model=model,
+            options={**options, "num_classes": len(classes)},
+            classes=classes,
+            scores=scores,
+            source=f"mmsegmentation, configs/{model}/metafile.yaml",
+            started_from="" if model == "unet" else "ImageNet",
+        )
+
+
+def _detectron2() -> Iterator[Entry]:
+    yield Entry(
+        "deeplabv3plus_resnet103_cityscapes",
+        f"{SCENES['Cityscapes']}, deeplabv3plus with a deep stem",
+        "Cityscapes",
+        "CC-BY-SA-3.0",
+        url="https://dl.fbaipublicfiles.com/detectron2/DeepLab/Cityscapes-SemanticSegmentation/"
+        "deeplab_v3_plus_R_103_os16_mg124_poly_90k_bs16/28054032/model_final_a8a355.pkl",
+        model="deeplabv3plus",
+        options={"backbone": "resnet101", "layout": "detectron2", "multi_grid": (1, 2, 4), "num_classes": 19},
+        classes=CITYSCAPES,
+        scores={"miou": 0.80},
+        source="detectron2, projects/DeepLab/README.md",
+    )
+
+
+def _digits(file: str) -> str:
+    """The first digits of the sha256, which the publisher puts at the end of the name."""
+    return file.rpartition("-")[2].partition(".")[0]
 
 
 CATALOG: Mapping[str, Entry] = MappingProxyType(
-    {
-        entry.name: entry
-        for entry in (
-            Entry("street", "Road scenes, 11 classes: road, car, pedestrian, tree, sky, ...", "CamVid"),
-            Entry("flood", "Flooded ground in photographs and aerial pictures", "Flood Area Segmentation"),
-            Entry("pets", "Cat or dog, its border, and the background", "Oxford-IIIT Pet"),
-        )
-    }
+    {entry.name: entry for entries in (_bundled(), _torchvision(), _openmmlab(), _detectron2()) for entry in entries}
 )
