@@ -78,6 +78,7 @@ SCORERS: Mapping[str, Scorer] = MappingProxyType(
         "matting": Scorer(
             "matting:score_matting", "folders of alpha pictures: MAD, SAD, MSE, Grad, Conn, dtSSD, MESSDdt"
         ),
+        "noc": Scorer("clicks:score_noc", "IoUs or masks after each click: mean IoU over clicks, number of clicks"),
     }
 )
 
