@@ -56,7 +56,7 @@ class PanopticScore:
     - An unmatched prediction is no FP where more than half of it lies on void and on crowd of its class. As in the
       official tool, only the last crowd segment of each class in an image is remembered.
     - Classes without any TP, FP or FN do not enter the means, and a class without matches has SQ 0.
-    - Areas are counted in the maps, on both sides.
+    - Areas are counted in the maps on both sides (the official tool takes those of the truth from its JSON).
 
     Beyond it, as the paper has them:
 

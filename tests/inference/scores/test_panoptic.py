@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from command_line import answer, run
+from command_line import answer, mistake, run
 from conftest import shared
 from masklet.data.coco_panoptic import read_ids, write_coco_panoptic, write_ids
 from masklet.inference.scores.panoptic import score_human_consistency, score_pq
@@ -76,6 +77,16 @@ def test_options(files: tuple[Path, Path], tmp_path: Path):
     found = score_pq(*files, prediction_pngs=str(tmp_path / "elsewhere"), threshold=0.25)
     assert found.threshold == 0.25
     assert found.images == 4
+
+
+def test_sizes(files: tuple[Path, Path]):
+    assert score_pq(*files, sizes=[10, 40]).sizes == (10, 40)
+    said = answer("score", *files, "--metric", "pq", "-o", "sizes=[1, 1000]")
+    assert math.isnan(float(said["metrics"]["pq_large"] or "nan"))
+    assert mistake("score", *files, "--metric", "pq", "-o", "sizes=[1]") == {
+        "error": "sizes are [1]",
+        "hint": "give two areas in pixels, for example [1024, 9216]",
+    }
 
 
 def test_images_beyond_the_truth_are_left_alone(files: tuple[Path, Path]):

@@ -29,6 +29,7 @@ def score_pq(
     *,
     threshold: float = 0.5,
     alpha: float = 0.5,
+    sizes: Sequence[int | float] | None = None,
     prediction_pngs: str = "",
     truth_pngs: str = "",
     threads: int = 0,
@@ -37,10 +38,11 @@ def score_pq(
     """PQ of predictions in the format of COCO panoptic, as panopticapi computes it.
 
     Either side is a JSON whose PNGs lie in a folder of its name, or that folder. Categories come from the truth, and
-    predictions for images that the truth does not have are left alone. `threads` decode at once (0: one per processor).
+    predictions for images that the truth does not have are left alone. `sizes` are the areas in pixels up to which a
+    segment is small and medium; quartiles if not given. `threads` decode at once (0: one per processor).
     """
     classes, pairs = _pairs(predictions, truth, prediction_pngs, truth_pngs)
-    score = PanopticScore(classes, threshold, alpha)
+    score = PanopticScore(classes, threshold, alpha, _areas(sizes))
     for outcomes in _counted(pairs, threads, partial(_count, score), progress):
         score.add(outcomes)
     return score
@@ -52,6 +54,7 @@ def score_human_consistency(
     *,
     threshold: float = 0.5,
     alpha: float = 0.5,
+    sizes: Sequence[int | float] | None = None,
     prediction_pngs: str = "",
     truth_pngs: str = "",
     threads: int = 0,
@@ -62,10 +65,18 @@ def score_human_consistency(
     The same files and options as `score_pq`, with every image scored both ways.
     """
     classes, pairs = _pairs(predictions, truth, prediction_pngs, truth_pngs)
-    humans = HumanConsistency(classes, threshold, alpha)
+    humans = HumanConsistency(classes, threshold, alpha, _areas(sizes))
     for first, second in _counted(pairs, threads, partial(_count_both, humans), progress):
         humans.add(first, second)
     return humans
+
+
+def _areas(sizes: Sequence[int | float] | None) -> tuple[int | float, int | float] | None:
+    if sizes is None:
+        return None
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or len(sizes) != 2:
+        raise UserError(f"sizes are {sizes!r}", hint="give two areas in pixels, for example [1024, 9216]")
+    return sizes[0], sizes[1]
 
 
 def _pairs(predictions: Path, truth: Path, prediction_pngs: str, truth_pngs: str) -> tuple[Classes, list[Pair]]:
