@@ -67,7 +67,7 @@ def test_equal_to_the_formulas_written_out(seed, kind):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["clouds", "few levels", "noise", "nearly equal"]))
 def test_one_graph_of_runs_equals_a_labelling_per_level(seed, kind):
-    levels = (mattes(seed, kind)[0] * np.float32(10)).astype(np.uint8)
+    levels = np.minimum((mattes(seed, kind)[0] * np.float32(10)).astype(np.uint8), alpha.LEVELS)
     starts = np.ones(levels.shape, bool)
     starts[:, 1:] = levels[:, 1:] != levels[:, :-1]
     runs = np.cumsum(starts, dtype=np.int32) - np.int32(1)
@@ -80,7 +80,7 @@ def test_a_pixel_that_left_the_largest_component_does_not_come_back():
     levels = np.zeros((9, 40), np.uint8)
     levels[1:8, 1:20] = 3  # the largest up to level 3
     levels[1:4, 25:38] = 9  # the largest from level 4 on, but not of the object
-    levels[2:4, 3:6] = 10
+    levels[2:4, 3:6] = 9
     passed = passed_levels(levels)(np.arange(levels.size)).reshape(levels.shape)
     assert passed[5, 10] == 3
     assert passed[2, 30] == 0
@@ -89,9 +89,9 @@ def test_a_pixel_that_left_the_largest_component_does_not_come_back():
 
 def test_of_two_equally_large_components_the_first_in_reading_order_counts():
     levels = np.zeros((4, 9), np.uint8)
-    levels[1:3, 5:8] = levels[2:4, 1:3] = 10
-    levels[1, 1:3] = 10  # 2 x 3 pixels on either side; both begin in row 1, and the left one first
-    assert passed_levels(levels)(np.array([10, 14])).tolist() == [10, 0]
+    levels[1:3, 5:8] = levels[2:4, 1:3] = 9
+    levels[1, 1:3] = 9  # 2 x 3 pixels on either side; both begin in row 1, and the left one first
+    assert passed_levels(levels)(np.array([10, 14])).tolist() == [9, 0]
 
 
 def test_multiplying_by_ten_finds_the_level_of_every_float():

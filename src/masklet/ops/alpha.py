@@ -12,8 +12,8 @@ from scipy.ndimage import binary_dilation, label
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-LEVELS = 10  # the connectivity error looks at alpha >= .1, .2, ..., 1
-THRESHOLDS = (np.arange(LEVELS + 1) / LEVELS).astype(np.float32)
+LEVELS = 9  # the connectivity error looks at alpha >= .1, ..., .9, 1; who passes .9 is not .15 above it, 1 or not
+THRESHOLDS = (np.arange(LEVELS + 1) / 10).astype(np.float32)
 BAND, CHUNK = 32, 2**16  # rows and pixels at a time: temporary arrays stay in the cache
 TILE = 32  # pixels; large enough for matrix products, small enough to leave out much of what is equal
 TOGETHER = 256  # tiles filtered at once: about 8 MB
@@ -118,8 +118,8 @@ def connectivity_difference(
         return 0.0
     lowest = np.empty(a.shape, np.uint8)
     for y in range(0, len(a), BAND):
-        np.multiply(np.minimum(a[y : y + BAND], b[y : y + BAND]), LEVELS, out=lowest[y : y + BAND], casting="unsafe")
-    passed = passed_levels(lowest)
+        np.multiply(np.minimum(a[y : y + BAND], b[y : y + BAND]), 10, out=lowest[y : y + BAND], casting="unsafe")
+    passed = passed_levels(np.minimum(lowest, LEVELS, out=lowest))
     flat, total = (a.ravel(), b.ravel()), 0.0
     for start in range(0, len(where), CHUNK):
         pixels = where[start : start + CHUNK]
@@ -133,7 +133,7 @@ def connectivity_difference(
 
 
 def passed_levels(levels: UInt8[np.ndarray, "h w"]) -> Callable[[Int64[np.ndarray, " n"]], UInt8[np.ndarray, " n"]]:
-    """How many levels 1 to 10 pixels pass before they first leave the largest component of {levels >= level}.
+    """How many levels 1 to 9 pixels pass before they first leave the largest component of {levels >= level}.
 
     The answer is a function of pixel numbers in reading order, as few of them are of interest. Of components of equal
     size the first in reading order counts as the largest.
