@@ -201,7 +201,7 @@ def test_missing_videos_frames_and_depths_are_named(step):
     (maps / "0006" / "000001.png").unlink()
     (maps / "0006" / "000003.png").unlink()
     assert message_of(lambda: score_stq(pred, truth)) == (
-        f"{pred} has 2 frames of video '0006' but the truth has 4; the first that is missing is '000001'"
+        f"{pred} has 2 of the 4 frames of video '0006'; the first that is missing is '000001'"
     )
     for path in (maps / "0006").iterdir():
         path.unlink()
@@ -267,7 +267,7 @@ def test_json_without_videos_or_frames_is_named(tmp_path):
         f"{truth}: its 4 images cannot be cut into videos of 3; are frames missing?"
     )
     assert message_of(lambda: score_vpq(pred, truth, frames_per_video=4)) == (
-        f"{pred} has 3 frames of video '0' but the truth has 4; the first that is missing is 'a_3'"
+        f"{pred} has 3 of the 4 frames of video '0'; the first that is missing is 'a_3'"
     )
     data = json.loads(truth.read_text())
     truth.write_text(json.dumps(data | {"annotations": []}))

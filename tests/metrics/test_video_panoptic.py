@@ -554,19 +554,27 @@ def merged(*metrics):
         ),
         (
             lambda: merged(STQ(TWO), STQ(TWO, predicted_void="miss")),
-            "cannot merge scores of different settings: (('car', 'sky'), 'class') and (('car', 'sky'), 'miss')",
+            "cannot merge scores of different predicted_void: class and miss",
+        ),
+        (
+            lambda: merged(STQ(TWO), STQ(replace(TWO, things=(True, True)))),
+            "cannot merge scores of different things: (True, False) and (True, True)",
         ),
         (
             lambda: merged(VPQ(TWO, (1,)), VPQ(TWO, (1, 2))),
-            "cannot merge scores of different settings: (('car', 'sky'), (1,)) and (('car', 'sky'), (1, 2))",
+            "cannot merge scores of different windows: (1,) and (1, 2)",
+        ),
+        (
+            lambda: merged(VPQ(TWO), VPQ(Classes(("car", "tree"), things=(True, False)))),
+            "cannot merge scores of different names: ('car', 'sky') and ('car', 'tree')",
         ),
         (
             lambda: merged(DVPQ(TWO), DVPQ(TWO, lambdas=(0.1,))),
-            "cannot merge scores of different settings: (0.1, 0.25, 0.5) and (0.1,)",
+            "cannot merge scores of different lambdas: (0.1, 0.25, 0.5) and (0.1,)",
         ),
         (
             lambda: merged(DSTQ(TWO), DSTQ(TWO, thresholds=(1.1,))),
-            "cannot merge scores of different settings: (1.25, 1.1) and (1.1,)",
+            "cannot merge scores of different thresholds: (1.25, 1.1) and (1.1,)",
         ),
     ],
 )

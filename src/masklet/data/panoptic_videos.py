@@ -31,7 +31,7 @@ class PanopticVideos:
         for video, frames in truth.frames.items():
             mine = set(self.frames[video])
             if lost := [frame for frame in frames if frame not in mine]:
-                counts = f"{len(mine)} frames of video {video!r} but the truth has {len(frames)}"
+                counts = f"{len(frames) - len(lost)} of the {len(frames)} frames of video {video!r}"
                 raise UserError(f"{self.root} has {counts}", hint=f"the first that is missing is {lost[0]!r}")
         return [(video, frame) for video, frames in truth.frames.items() for frame in frames]
 

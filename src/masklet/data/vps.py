@@ -3,7 +3,7 @@
     truth.json   truth/*.png                     one JSON for all videos; the PNGs also in panoptic_video/ or pan_pred/
     root/<video>.json   root/<video>/*.png       or one for each
 
-Which video an image of a common JSON belongs to says, in this order: `video_id` of the image or the annotation, the
+Which video an image of a common JSON belongs to says, in this order: `video_id` of the annotation or the image, the
 folder in its `file_name`, or the length of the videos (Cityscapes-VPS annotates 6 frames of each).
 """
 

@@ -41,7 +41,7 @@ class _Frame(NamedTuple):
 
 @dataclass
 class VPQ:
-    """Video panoptic quality (Kim et al., Video Panoptic Segmentation, CVPR 2020), numbers of `eval_vpq.py` of VPSNet.
+    """Video panoptic quality (Kim et al., Video Panoptic Segmentation, CVPR 2020), the score of Cityscapes-VPS.
 
     Frames come one at a time, in order; a segment is the same object wherever it has the same id within a video. For
     each k in `windows`, every k frames in a row are scored as one picture with the rules of PQ (panopticapi): a true
@@ -73,9 +73,7 @@ class VPQ:
 
     def merge(self, other: VPQ) -> None:
         """Adds the counts of other videos; the order does not matter. One video cannot be split."""
-        mine, theirs = (self.classes.names, self.windows), (other.classes.names, other.windows)
-        if mine != theirs:
-            raise UserError(f"cannot merge scores of different settings: {mine} and {theirs}")
+        refuse_other(self.classes, other.classes, windows=(self.windows, other.windows))
         refuse_shared(self.frames, other.frames)
         self.counts += other.counts
         self.ious += other.ious
@@ -187,7 +185,7 @@ def _match(frames: Sequence[_Frame], num_classes: int) -> tuple[Int64[np.ndarray
 
 @dataclass
 class STQ:
-    """Segmentation and tracking quality (Weber et al., STEP, 2021), numbers of deeplab2 and the KITTI-STEP benchmark.
+    """Segmentation and tracking quality (Weber et al., STEP, 2021), as in deeplab2 and the KITTI-STEP benchmark.
 
     stq = sqrt(aq sq). With g a true tube, p a predicted one and |g ∩ p| their common pixels over the whole video,
 
@@ -223,9 +221,7 @@ class STQ:
 
     def merge(self, other: STQ) -> None:
         """Adds the counts of other videos, or of other frames of the same ones; the order does not matter."""
-        mine, theirs = (self.classes.names, self.predicted_void), (other.classes.names, other.predicted_void)
-        if mine != theirs:
-            raise UserError(f"cannot merge scores of different settings: {mine} and {theirs}")
+        refuse_other(self.classes, other.classes, predicted_void=(self.predicted_void, other.predicted_void))
         for video, pairs in other.pairs.items():
             self.pairs.setdefault(video, Counter()).update(pairs)
             self.frames[video] = self.frames.get(video, 0) + other.frames[video]
@@ -345,8 +341,7 @@ class DVPQ:
 
     def merge(self, other: DVPQ) -> None:
         """Adds the counts of other videos; the order does not matter. One video cannot be split."""
-        if self.lambdas != other.lambdas:
-            raise UserError(f"cannot merge scores of different settings: {self.lambdas} and {other.lambdas}")
+        refuse_other(self.classes, other.classes, lambdas=(self.lambdas, other.lambdas))
         for mine, theirs in zip(self.parts, other.parts, strict=True):
             mine.merge(theirs)
 
@@ -425,8 +420,7 @@ class DSTQ:
 
     def merge(self, other: DSTQ) -> None:
         """Adds the counts of other videos, or of other frames of the same ones; the order does not matter."""
-        if self.thresholds != other.thresholds:
-            raise UserError(f"cannot merge scores of different settings: {self.thresholds} and {other.thresholds}")
+        refuse_other(self.classes, other.classes, thresholds=(self.thresholds, other.thresholds))
         self.stq.merge(other.stq)
         for video, counts in other.depths.items():
             self.depths[video] = self.depths.get(video, np.zeros_like(counts)) + counts
@@ -467,6 +461,14 @@ def check_frame(pred: Panoptic, truth: Panoptic, classes: Classes, video: str) -
         if unknown := sorted({s.label for s in frame.segments if not 0 <= s.label < len(classes)}):
             hint = f"classes are 0..{len(classes) - 1}"
             raise UserError(f"{side}{of} has a segment of class {unknown[0]}", hint=hint)
+
+
+def refuse_other(mine: Classes, theirs: Classes, **settings: tuple[object, object]) -> None:
+    """Scores add up only where they count the same: equal classes and equal settings, given in pairs by name."""
+    pairs = {key: (getattr(mine, key), getattr(theirs, key)) for key in ("names", "things", "unscored")} | settings
+    for what, (one, other) in pairs.items():
+        if one != other:
+            raise UserError(f"cannot merge scores of different {what}: {one} and {other}")
 
 
 def refuse_shared(mine: Iterable[str], theirs: Iterable[str]) -> None:
