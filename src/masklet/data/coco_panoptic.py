@@ -8,15 +8,16 @@ Cityscapes, ADE20K and Mapillary have converters to this layout.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import torch
-from jaxtyping import Integer, UInt32
+from jaxtyping import Integer, Shaped, UInt32
 from PIL import Image
 from scipy import ndimage
 from torch import Tensor
@@ -33,14 +34,33 @@ __all__ = ["Annotation", "CocoPanoptic", "coco_panoptic", "read_ids", "read_pano
 HINT = 'it holds {"annotations": [{"image_id": 1, "file_name": "1.png", "segments_info": [...]}]}'
 
 
-@dataclass(frozen=True)
+ROW = np.dtype([("id", np.int64), ("label", np.int32), ("crowd", bool), ("score", np.float64), ("area", np.int64)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Annotation:
-    """One image: the PNG of its ids, its segments, and the name of the photograph ("" where the JSON has none)."""
+    """One image of a panoptic JSON: the PNG of its ids and its segments, packed, for a data set has a million."""
 
     image_id: int | str
-    png: Path
-    segments: tuple[Segment, ...]
-    image: str = ""
+    folder: Path
+    file_name: str
+    rows: Shaped[np.ndarray, " n"]  # of dtype ROW
+    classes: Classes
+    image: str = ""  # the photograph; "" where the JSON has none
+
+    @property
+    def png(self) -> Path:
+        """The file of the id map."""
+        return self.folder / self.file_name
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """What the JSON says of the segments, in its order."""
+        things = self.classes.things
+        return tuple(
+            Segment(id=number, label=label, thing=things[label], score=score, area=area, crowd=crowd)
+            for number, label, crowd, score, area in self.rows.tolist()
+        )
 
     def panoptic(self) -> Panoptic:
         """The id map and its segments; ids that only one of PNG and JSON knows are an error."""
@@ -78,7 +98,9 @@ def read_panoptic_json(
         classes = read_categories(data["categories"], path)
     labels = {number: label for label, number in enumerate(classes.ids)}
     photographs = {image.get("id"): str(image.get("file_name", "")) for image in data.get("images", ())}
-    annotations = [_annotation(entry, path, folder, classes, labels, photographs) for entry in data["annotations"]]
+    annotations = [
+        _annotation(entry, path, folder, classes, labels, photographs.get) for entry in data.pop("annotations")
+    ]
     seen = set[int | str]()
     for annotation in annotations:
         if annotation.image_id in seen:
@@ -89,17 +111,31 @@ def read_panoptic_json(
     return classes, annotations
 
 
-def _json(path: Path) -> Mapping[str, Any]:
+def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         fault = "this is a folder, not a JSON file" if path.is_dir() else "the file does not exist"
         raise BadFile(path, "missing_file", fault, "name the JSON of the panoptic annotations")
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(path.read_bytes(), object_hook=_packed)
     except ValueError as error:
         raise BadFile(path, "bad_table", f"not valid JSON ({error})", "write it again") from None
     if not isinstance(data, dict) or not isinstance(data.get("annotations"), list):
         raise BadFile(path, "bad_table", "this is no list of panoptic annotations", HINT)
     return data
+
+
+def _packed(entry: dict[str, Any]) -> dict[str, Any]:
+    """An annotation with its segments as rows (the label is still the category_id), while the JSON is being read."""
+    if isinstance(described := entry.get("segments_info"), list):
+        with contextlib.suppress(KeyError, TypeError, AttributeError, ValueError, OverflowError):  # stays a list
+            entry["segments_info"] = np.array(
+                [
+                    (s["id"], s["category_id"], s.get("iscrowd", 0), s.get("score", 1.0), s.get("area", 0))
+                    for s in described
+                ],
+                ROW,
+            )
+    return entry
 
 
 def _annotation(
@@ -108,30 +144,20 @@ def _annotation(
     folder: Path,
     classes: Classes,
     labels: Mapping[int, int],
-    photographs: Mapping[Any, str],
+    photograph: Callable[[Any, str], str],
 ) -> Annotation:
-    try:
-        image_id, name, described = entry["image_id"], entry["file_name"], entry["segments_info"]
-        for s in described:
-            if s["category_id"] not in labels:
-                fault = f"segment {s['id']} of image {image_id} has category_id {s['category_id']}, which is unknown"
-                raise BadFile(path, "label_outside", fault, "use the ids that the truth lists under categories")
-        segments = tuple(
-            Segment(
-                id=s["id"],
-                label=(label := labels[s["category_id"]]),
-                thing=classes.things[label],
-                score=s.get("score", 1.0),
-                area=s.get("area", 0),
-                crowd=bool(s.get("iscrowd", 0)),
-            )
-            for s in described
-        )
-    except (KeyError, TypeError, AttributeError):
-        named = f"of image {entry['image_id']} " if isinstance(entry, dict) and "image_id" in entry else ""
+    named = f"of image {entry['image_id']} " if isinstance(entry, dict) and "image_id" in entry else ""
+    rows = entry.get("segments_info") if named else None
+    if not isinstance(rows, np.ndarray) or not isinstance(entry.get("file_name"), str):
         fault = f"the annotation {named}lacks image_id, file_name, segments_info, or a segment its id or category_id"
-        raise BadFile(path, "bad_table", fault, HINT) from None
-    return Annotation(image_id, folder / name, segments, photographs.get(image_id, ""))
+        raise BadFile(path, "bad_table", fault, HINT)
+    found = [labels.get(category, -1) for category in rows["label"].tolist()]
+    if -1 in found:
+        wrong = rows[found.index(-1)]
+        fault = f"segment {wrong['id']} {named}has category_id {wrong['label']}, which is unknown"
+        raise BadFile(path, "label_outside", fault, "use the ids that the truth lists under categories")
+    rows["label"] = found
+    return Annotation(entry["image_id"], folder, entry["file_name"], rows, classes, photograph(entry["image_id"], ""))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ __all__ = ["score_human_consistency", "score_pq"]
 
 Pair = tuple[Annotation, Annotation]  # prediction, truth
 T = TypeVar("T")
+PORTION = 256
 
 
 def score_pq(
@@ -120,7 +122,8 @@ def _counted(
 ) -> Iterator[T]:
     """`count` of every pair, in order; files are decoded in threads, and nothing but the counts is kept."""
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
-        for done, result in enumerate(pool.map(count, pairs), 1):
+        portions = (pairs[i : i + PORTION] for i in range(0, len(pairs), PORTION))  # a future for each would add up
+        for done, result in enumerate(chain.from_iterable(pool.map(count, portion) for portion in portions), 1):
             yield result
             if progress is not None:
                 progress(done, len(pairs))
