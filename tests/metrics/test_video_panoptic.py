@@ -387,7 +387,7 @@ def scored(metric, videos, names=None):
     return metric
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(tiny_videos())
 def test_both_agree_with_a_plain_reference_and_stay_in_range(case):
     videos = built(case)
@@ -398,7 +398,7 @@ def test_both_agree_with_a_plain_reference_and_stay_in_range(case):
     assert all(math.isnan(v) or 0 <= v <= 1 + 1e-12 for v in (*vpq.values(), *stq.values()))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(tiny_videos(), st.permutations([5, 70000, 3, 12]), st.integers(0, 3))
 def test_names_of_objects_and_parts_of_the_data_do_not_matter(case, others, cut):
     videos = built(case)
