@@ -43,7 +43,7 @@ def score(metric, pred: np.ndarray, truth: np.ndarray, sequence: str = "v", only
     return metric
 
 
-@pytest.mark.parametrize("sequence", ["bmx-trees", "dog", "libby"])
+@pytest.mark.parametrize("sequence", ["car-shadow", "libby"])
 def test_equals_davis_on_osvos(sequence: str):
     recorded = oracle.meta(shared("oracles", "davis_metrics", "osvos_on_davis2016"))["sequences"][sequence]
     metric = JF()
@@ -197,7 +197,7 @@ def test_the_mean_of_g_weighs_kinds_not_objects():
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(PROTOCOLS)))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_halves_merge_into_the_whole(seed: int, protocol: str):
     rng = np.random.default_rng(seed)
     rule, whole, parts = PROTOCOLS[protocol], JF(PROTOCOLS[protocol]), [JF(PROTOCOLS[protocol]) for _ in range(3)]

@@ -55,6 +55,11 @@ class VideoProtocol(Protocol):
         """The id in the truth that is no object."""
         ...
 
+    @property
+    def trimmed(self) -> bool:
+        """Whether the first and the last frame do not count."""
+        ...
+
     def tracks(self, sequence: str, frames: Mapping[int, Frame]) -> list[Track]:
         """The scored objects of a sequence."""
         ...
@@ -74,6 +79,7 @@ class SemiSupervised:
 
     matched: ClassVar[bool] = False
     void: ClassVar[int | None] = VOID
+    trimmed: ClassVar[bool] = True
 
     def tracks(self, sequence: str, frames: Mapping[int, Frame]) -> list[Track]:
         """The objects of the first frame over all frames but the first and the last."""
@@ -105,6 +111,7 @@ class Unsupervised:
     proposals: int = 20
     matched: ClassVar[bool] = True
     void: ClassVar[int | None] = VOID
+    trimmed: ClassVar[bool] = False
 
     def tracks(self, sequence: str, frames: Mapping[int, Frame]) -> list[Track]:
         """The objects of the first frame, each with the proposal that was assigned to it."""
@@ -148,6 +155,7 @@ class SAV:
 
     matched: ClassVar[bool] = False
     void: ClassVar[int | None] = None
+    trimmed: ClassVar[bool] = True
 
     def tracks(self, sequence: str, frames: Mapping[int, Frame]) -> list[Track]:
         """Every true object from its first frame, without the first and the last frame of the video."""
@@ -176,6 +184,7 @@ class YouTubeVOS:
     skip_given: bool = False
     matched: ClassVar[bool] = False
     void: ClassVar[int | None] = VOID
+    trimmed: ClassVar[bool] = False
 
     def tracks(self, sequence: str, frames: Mapping[int, Frame]) -> list[Track]:
         """Every true object from its first frame on."""

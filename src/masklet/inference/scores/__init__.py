@@ -66,6 +66,11 @@ class Scorer:
 SCORERS: Mapping[str, Scorer] = MappingProxyType(
     {
         "miou": Scorer("semantic:score_miou", "folders of index pictures: mIoU, accuracies and Dice", sources=True),
+        "ap": Scorer("detection:score_ap", "COCO JSON: AP and AR of boxes, masks or keypoints; LVIS's rules for LVIS"),
+        "voc_ap": Scorer("detection:score_voc_ap", "COCO JSON: AP of boxes as PASCAL VOC defines it"),
+        "jf": Scorer("vos:score_jf", "folders of mask PNGs: J, F and J&F as DAVIS and SA-V (protocol=)"),
+        "g": Scorer("vos:score_g", "folders of mask PNGs: G of YouTube-VOS, seen and unseen categories"),
+        "boundary": Scorer("vos:score_boundary", "folders of index pictures: Boundary IoU"),
         "pq": Scorer("panoptic:score_pq", "COCO panoptic JSON with PNGs beside it: PQ, SQ, RQ as panopticapi"),
         "pq_humans": Scorer("panoptic:score_human_consistency", "the same of two annotators: how far people agree"),
         "vpq": Scorer(

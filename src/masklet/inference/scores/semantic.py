@@ -14,7 +14,7 @@ from masklet.metrics.semantic import SemanticScore
 from masklet.structures import Classes, Sample
 from masklet.structures.errors import UserError
 
-__all__ = ["score_miou"]
+__all__ = ["existing_folder", "find_partners", "score_miou"]
 
 SUFFIXES = ("", "_index", "_pred", "_prediction")  # that other programs put after the name of the truth file
 
@@ -35,13 +35,13 @@ def score_miou(
     `classes` a folder has as many as its highest label asks for. Files without a partner in the truth are left alone.
     """
     if isinstance(truth, Path):
-        files = list_images(_folder(truth))
-        partners = _partners(predictions, files)
+        files = list_images(existing_folder(truth))
+        partners = find_partners(predictions, files)
         if classes is None:
             classes = 1 + max(_highest(read_labels(path), ignore) for path in (*partners, *files))
         maps = map(read_labels, files)
     else:
-        partners = _partners(predictions, [truth.paths(i)[0] for i in range(len(truth))])
+        partners = find_partners(predictions, [truth.paths(i)[0] for i in range(len(truth))])
         classes, ignore, maps = truth.classes, truth.classes.ignore, map(_labels, truth)
     if not isinstance(classes, Classes | int):
         classes = Classes(tuple(classes))
@@ -56,11 +56,11 @@ def score_miou(
     return score
 
 
-def _partners(predictions: Path, files: Sequence[Path]) -> list[Path]:
+def find_partners(predictions: Path, files: Sequence[Path]) -> list[Path]:
     """The prediction for each file; none may be missing."""
     if not files:
         raise UserError("the truth holds no label pictures", hint="they should be index pictures, for example PNG")
-    there = {path.stem: path for path in list_images(_folder(predictions))}
+    there = {path.stem: path for path in list_images(existing_folder(predictions))}
     found = [next((there[f.stem + s] for s in SUFFIXES if f.stem + s in there), None) for f in files]
     if missing := [file.stem for file, partner in zip(files, found, strict=True) if partner is None]:
         more = f" ({len(missing)} of {len(files)} are missing)" if len(missing) > 1 else ""
@@ -77,7 +77,8 @@ def _labels(sample: Sample) -> Tensor:
     return sample.semantic
 
 
-def _folder(path: Path) -> Path:
+def existing_folder(path: Path) -> Path:
+    """The path, if it is a folder."""
     if not path.is_dir():
         raise UserError(
             f"{path} is not a folder" if path.exists() else f"{path} does not exist",
