@@ -14,7 +14,8 @@ from torch import Tensor
 __all__ = ["RITM", "SAM2", "Click", "ClickRule", "first_clicks", "next_click"]
 
 Mask = Bool[np.ndarray, "h w"] | Bool[Tensor, "h w"]
-FEW = 64  # components; more of them are transformed all at once
+Depth = tuple[float, int, int]
+FEW, MANY = 64, 2**14  # components to transform one by one, and to list at all
 
 
 @dataclass(frozen=True)
@@ -76,36 +77,44 @@ def first_clicks(masks: Bool[Tensor, "n h w"] | Bool[np.ndarray, "n h w"]) -> Fl
     return out
 
 
-def _deepest(mask: Bool[np.ndarray, "h w"], taken: list[tuple[int, int]]) -> tuple[float, int, int]:
+def _deepest(mask: Bool[np.ndarray, "h w"], taken: list[tuple[int, int]]) -> Depth:
     """Distance to the border, y and x of the innermost pixel; 0 0 0 for an empty mask.
 
     Components are transformed inside their own boxes, the promising ones first: a pixel cannot be deeper than half
-    its box, and what is not connected to it cannot be nearer than its border.
+    its box, and what is not connected to it cannot be nearer than its border. Where too many are promising the
+    whole mask is transformed at once.
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return 0.0, 0, 0
-    top, left = int(rows[0]), int(columns[0])
-    part = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    part = mask[box]
     components, count = label(part)
-    if count > FEW:
-        components, boxes = part.astype(np.int32), [(slice(0, part.shape[0]), slice(0, part.shape[1]))]
-    else:
-        boxes = find_objects(components)
-    bounds = [(min(b[0].stop - b[0].start, b[1].stop - b[1].start) + 1) // 2 for b in boxes]
+    if count == 1 or count > MANY:
+        return _deepest_in(part, box, taken)
+    boxes = find_objects(components)
+    bounds = np.array([(min(b[0].stop - b[0].start, b[1].stop - b[1].start) + 1) // 2 for b in boxes])
     best = (0.0, 0, 0)
-    for i in sorted(range(len(boxes)), key=lambda i: -bounds[i]):
+    for tried, i in enumerate(np.argsort(-bounds, kind="stable").tolist()):
         if bounds[i] < best[0]:
             break
-        box = boxes[i]
-        depth = distance_transform_edt(np.pad(components[box] == i + 1, 1))[1:-1, 1:-1]
-        y0, x0 = top + box[0].start, left + box[1].start
-        for y, x in taken:
-            if 0 <= y - y0 < depth.shape[0] and 0 <= x - x0 < depth.shape[1]:
-                depth[y - y0, x - x0] = 0
-        y, x = (int(v) for v in np.unravel_index(depth.argmax(), depth.shape))
-        best = max(best, (float(depth[y, x]), y0 + y, x0 + x), key=lambda d: (d[0], -d[1], -d[2]))
-    return best if best[0] else (0.0, 0, 0)
+        if tried == FEW:
+            return _deepest_in(part, box, taken)
+        y, x = (slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, boxes[i], strict=True))
+        found = _deepest_in(components[boxes[i]] == i + 1, (y, x), taken)
+        best = max(best, found, key=lambda d: (d[0], -d[1], -d[2]))
+    return best
+
+
+def _deepest_in(mask: Bool[np.ndarray, "h w"], box: tuple[slice, slice], taken: list[tuple[int, int]]) -> Depth:
+    """The innermost pixel of the mask inside a box of the image, clicked pixels apart."""
+    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    y0, x0 = box[0].start, box[1].start
+    for y, x in taken:
+        if 0 <= y - y0 < depth.shape[0] and 0 <= x - x0 < depth.shape[1]:
+            depth[y - y0, x - x0] = 0
+    y, x = (int(v) for v in np.unravel_index(depth.argmax(), depth.shape))
+    return (float(depth[y, x]), y0 + y, x0 + x) if depth[y, x] else (0.0, 0, 0)
 
 
 def _array(mask: Mask) -> Bool[np.ndarray, "h w"]:
