@@ -77,6 +77,13 @@ def test_page_for_people(tmp_path, folders):
     assert "<td class=word>flooded</td>" in page.read_text()
 
 
+def test_list_of_metrics():
+    lines = run("score", "--list").stdout.splitlines()
+    assert lines[0] == "miou: folders of index pictures: mIoU, accuracies and Dice"
+    assert lines[1] == "    -o classes=None ignore=255 mode=dataset absent=skip"
+    assert [line.partition(":")[0] for line in lines[::2]] == list(SCORERS)
+
+
 def test_every_scorer_is_there_and_takes_named_options():
     for name in SCORERS:
         assert "progress" in inspect.signature(scorer(name)).parameters, name

@@ -15,13 +15,26 @@ from masklet.cli.words import choices, one_of, settings_of
 app = typer.Typer(**options())
 
 
+def list_metrics(wanted: bool) -> bool:
+    """Prints every metric with what it reads and its settings, and leaves."""
+    if not wanted:
+        return False
+    from masklet.inference import scores
+
+    for name, scorer in scores.SCORERS.items():
+        print(f"{name}: {scorer.about}")
+        known = [f"{key}={parameter.default}" for key, parameter in scores.options(name).items()]
+        print(f"    -o {' '.join(known) or 'nothing'}")
+    raise typer.Exit
+
+
 @app.command()
 def score(
     predictions: Annotated[
         Path, typer.Argument(help="Folder or file of predictions, in the metric's official format.")
     ],
     truth: Annotated[str, typer.Argument(help="The same for the truth; for miou also data as kind:path.")],
-    metric: Annotated[str, typer.Option(help="What to compute; a wrong name lists them all.")] = "miou",
+    metric: Annotated[str, typer.Option(help="What to compute; see --list.")] = "miou",
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="Setting of the metric as key=value, repeatable.")
     ] = None,
@@ -33,12 +46,15 @@ def score(
         str | None, typer.Option(help="miou: skip gives classes that never occur no score, zero gives them 0.")
     ] = None,
     page: Annotated[Path | None, typer.Option(help="Write an HTML page with summary, tables and curves here.")] = None,
+    every: Annotated[
+        bool, typer.Option("--list", callback=list_metrics, is_eager=True, help="List all metrics and their settings.")
+    ] = False,
     json: Json = False,
 ) -> Report:
     """Score prediction files against truth files.
 
-    Prints what the metric's official tool prints, and a row per class, sequence or image. What a metric can be told
-    with -o, and its defaults, is the signature of its function in masklet.inference.scores.
+    Prints what the metric's official tool prints, and a row per class, sequence or image. Metrics and what they can be
+    told with -o: masklet score --list.
     """
     from masklet.data.sources import open_source
     from masklet.inference import scores
