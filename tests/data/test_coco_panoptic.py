@@ -17,8 +17,10 @@ from conftest import shared
 from masklet.data.categories import coco_categories, read_categories
 from masklet.data.check import check
 from masklet.data.coco_panoptic import coco_panoptic, read_ids, read_panoptic_json, write_coco_panoptic, write_ids
+from masklet.data.formats import convert
 from masklet.data.images import BadFile
 from masklet.data.sources import open_source
+from masklet.data.synthetic import synthetic
 from masklet.structures import Classes, Panoptic, Segment
 from masklet.structures.errors import UserError
 from panoptic_toys import TOY, png_ids, random_toy
@@ -114,6 +116,23 @@ def test_round_trip(tmp_path: Path, seed: int):
     for s in json.loads(path.read_text())["annotations"][0]["segments_info"]:
         y, x = np.nonzero(toy.truth == s["id"])
         assert s["bbox"] == [x.min(), y.min(), x.max() - x.min() + 1, y.max() - y.min() + 1]
+
+
+def test_convert(tmp_path: Path):
+    path = coco(tmp_path, "val", [random_toy(3), random_toy(4)])
+    out = convert(coco_panoptic(path), tmp_path / "out", "coco_panoptic")
+    before, after = coco_panoptic(path), open_source(f"coco_panoptic:{out / 'panoptic.json'}")
+    assert after.classes == TOY
+    for a, b in zip(before, after, strict=True):
+        assert a.name == b.name
+        assert a.panoptic is not None
+        assert b.panoptic is not None
+        assert torch.equal(a.panoptic.ids, b.panoptic.ids)
+        assert a.panoptic.segments == b.panoptic.segments
+        assert torch.equal(a.image, b.image)
+    with pytest.raises(UserError) as caught:
+        convert(synthetic("flood", size=24, count=1), tmp_path / "no", "coco_panoptic")
+    assert str(caught.value) == "sample 'flood_train_0000' has no panoptic map; use coco or folder"
 
 
 def test_scores_are_kept(tmp_path: Path):

@@ -55,7 +55,7 @@ def check(
 def convert(
     source: Source,
     out: Annotated[Path, typer.Argument(help="New folder for the converted data set.")],
-    to: Annotated[str, typer.Option(help="folder (images and index PNG masks), coco, or flood.")] = "folder",
+    to: Annotated[str, typer.Option(help="folder (with index PNG masks), coco, flood or coco_panoptic.")] = "folder",
     split: Split = "all",
     option: Options = None,
     json: Json = False,

@@ -266,7 +266,7 @@ def write_coco_panoptic(
         raise UserError(f"{path} is no name for a JSON file", hint=f"call it {path.name}.json")
     images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
     for image_id, name, result in results:
-        png = f"{Path(name).stem}.png"
+        png = Path(name).with_suffix(".png").as_posix()
         write_ids(path.with_suffix("") / png, result.ids)
         images.append({"id": image_id, "file_name": name, "height": result.size[0], "width": result.size[1]})
         annotations.append(

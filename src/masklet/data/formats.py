@@ -21,10 +21,11 @@ from PIL import Image
 from torch import Tensor
 
 from masklet.data.categories import coco_categories
+from masklet.data.coco_panoptic import write_coco_panoptic
 from masklet.data.images import orientation, to_float
 from masklet.data.sources import Dataset
 from masklet.ops import rle
-from masklet.structures import Classes, Instances, Sample, SemanticMap
+from masklet.structures import Classes, Instances, Panoptic, Sample, SemanticMap
 from masklet.structures.errors import UserError
 from masklet.structures.files import replacing
 
@@ -201,15 +202,29 @@ def to_coco(dataset: Dataset, out: Path, step: Step) -> None:
     write_json(out / "annotations.json", coco_json(results(), dataset.classes, scores=False))
 
 
+def to_coco_panoptic(dataset: Dataset, out: Path, step: Step) -> None:
+    """`images`, and `panoptic.json` with its PNGs beside it, as the kind `coco_panoptic` reads them."""
+
+    def results() -> Iterable[tuple[int, str, Panoptic]]:
+        for i in range(len(dataset)):
+            sample = dataset[i]
+            if sample.panoptic is None:
+                raise UserError(f"sample {sample.name!r} has no panoptic map", hint="use coco or folder")
+            yield i + 1, _place_image(out / "images", dataset, i, sample), sample.panoptic
+            step(i + 1)
+
+    write_coco_panoptic(out / "panoptic.json", results(), dataset.classes, scores=False)
+
+
 FORMATS: Mapping[str, Callable[[Dataset, Path, Step], None]] = MappingProxyType(
-    {"folder": to_folder, "coco": to_coco, "flood": to_flood}
+    {"folder": to_folder, "coco": to_coco, "flood": to_flood, "coco_panoptic": to_coco_panoptic}
 )
 
 
 def convert(
     dataset: Dataset, out: str | Path, to: str = "folder", progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Write a data set in another layout; `to` is folder, coco or flood. Returns the folder."""
+    """Write a data set in another layout; `to` is folder, coco, flood or coco_panoptic. Returns the folder."""
     if to not in FORMATS:
         raise UserError(f"unknown format {to!r}", hint=f"choose from {', '.join(FORMATS)}")
     out = Path(out)

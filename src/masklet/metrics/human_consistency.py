@@ -11,11 +11,12 @@ from masklet.structures import Classes, Curve, Panoptic
 
 __all__ = ["HUMANS", "HumanConsistency"]
 
-_PARTS = {"_st": "_stuff", "_th": "_things"}, {"_S": "_small", "_M": "_medium", "_L": "_large"}
-_QUALITIES = ("PQ", "SQ", "RQ")
 TABLES: tuple[Mapping[str, str], ...] = tuple(  # columns of the paper's tables 1 and 2 -> keys of PanopticScore
-    MappingProxyType({f"{q}{mark}": f"{q.lower()}{kind}" for q in _QUALITIES for mark, kind in part.items()})
-    for part in ({"": ""} | _PARTS[0], _PARTS[1])
+    MappingProxyType({f"{q}{mark}": f"{q.lower()}{kind}" for q in ("PQ", "SQ", "RQ") for mark, kind in part.items()})
+    for part in (
+        {"": "", "_st": "_stuff", "_th": "_things"},
+        {"_S": "_small", "_M": "_medium", "_L": "_large"},
+    )
 )
 COLUMNS: Mapping[str, str] = MappingProxyType({**TABLES[0], **TABLES[1]})
 HUMANS: Mapping[str, Mapping[str, float]] = MappingProxyType(
