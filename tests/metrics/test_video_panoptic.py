@@ -525,6 +525,8 @@ def merged(*metrics):
     [
         (lambda: VPQ(CLASSES, windows=()), "windows are []; give different numbers of frames, from 1"),
         (lambda: VPQ(CLASSES, windows=(2, 0)), "windows are [2, 0]; give different numbers of frames, from 1"),
+        (lambda: VPQ(CLASSES, windows="12"), "windows are ['1', '2']; give different numbers of frames, from 1"),
+        (lambda: DVPQ(CLASSES, lambdas=("a",)), "lambdas are ['a']; give different numbers above 0"),
         (lambda: DVPQ(CLASSES, lambdas=(0.5, 0.5)), "lambdas are [0.5, 0.5]; give different numbers above 0"),
         (lambda: DSTQ(CLASSES, thresholds=(0.5,)), "thresholds are [0.5]; give different ratios, from 1"),
         (lambda: STQ(CLASSES, predicted_void="no"), "predicted_void is 'no'; choose 'class' or 'miss'"),

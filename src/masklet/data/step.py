@@ -57,10 +57,16 @@ def list_step(root: Path) -> Frames:
     return _by_prefix(root, flat) if flat else _by_folder(root, (".png",), "panoptic PNG")
 
 
-def list_depths(root: Path) -> Frames:
-    """The depth files below a folder: video -> frame -> file, in the order of time."""
+def list_depths(root: Path, mixed: bool = False) -> Frames:
+    """The depth files below a folder: video -> frame -> file, in the order of time.
+
+    In a folder that is `mixed` there are panoptic maps too, so the depth must say what it is.
+    """
     root = _inside(_folder(root), ("depth",))
     flat = sorted((*root.glob("*_depth.png"), *root.glob("*_depth.npy")), key=natural_key)
+    if mixed and not flat and root.name != "depth":
+        hint = "expected depth/<video>/<frame>.png or <video>_<frame>_*_depth.png in it"
+        raise UserError(f"{root} holds no depth maps", hint=hint)
     return _by_prefix(root, flat) if flat else _by_folder(root, (".png", ".npy"), "depth map (.png or .npy)")
 
 

@@ -60,7 +60,8 @@ class VPQ:
 
     def __post_init__(self) -> None:
         self.windows = tuple(self.windows)
-        if not self.windows or min(self.windows) < 1 or len(set(self.windows)) != len(self.windows):
+        whole = all(isinstance(k, int) and k >= 1 for k in self.windows)
+        if not self.windows or not whole or len(set(self.windows)) != len(self.windows):
             raise UserError(f"windows are {list(self.windows)}", hint="give different numbers of frames, from 1")
         self.counts = np.zeros((len(self.windows), 3, len(self.classes)), np.int64)
         self.ious = np.zeros((len(self.windows), len(self.classes)))
@@ -311,9 +312,10 @@ class DVPQ:
     parts: tuple[VPQ, ...] = field(init=False, repr=False)  # one for each lambda, from the strictest
 
     def __post_init__(self) -> None:
-        self.lambdas = tuple(sorted(float(v) for v in self.lambdas))
-        if not self.lambdas or self.lambdas[0] <= 0 or len(set(self.lambdas)) != len(self.lambdas):
+        numbers = all(isinstance(v, int | float) and v > 0 for v in self.lambdas)
+        if not self.lambdas or not numbers or len(set(self.lambdas)) != len(self.lambdas):
             raise UserError(f"lambdas are {list(self.lambdas)}", hint="give different numbers above 0")
+        self.lambdas = tuple(sorted(float(v) for v in self.lambdas))
         self.parts = tuple(VPQ(self.classes, self.windows) for _ in self.lambdas)
 
     @property
@@ -396,9 +398,10 @@ class DSTQ:
     depths: dict[str, Int64[np.ndarray, " n"]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.thresholds = tuple(float(t) for t in self.thresholds)
-        if not self.thresholds or min(self.thresholds) < 1 or len(set(self.thresholds)) != len(self.thresholds):
+        numbers = all(isinstance(t, int | float) and t >= 1 for t in self.thresholds)
+        if not self.thresholds or not numbers or len(set(self.thresholds)) != len(self.thresholds):
             raise UserError(f"thresholds are {list(self.thresholds)}", hint="give different ratios, from 1")
+        self.thresholds = tuple(float(t) for t in self.thresholds)
         self.stq = STQ(self.classes, self.predicted_void)
 
     @property

@@ -222,6 +222,28 @@ def test_a_missing_true_depth_is_named(step):
     )
 
 
+def test_maps_are_not_taken_for_depth(step):
+    pred, truth = step
+    assert message_of(lambda: score_dvpq(pred / "panoptic", truth, dataset="kitti_step")) == (
+        f"{pred / 'panoptic'} holds no depth maps; "
+        "expected depth/<video>/<frame>.png or <video>_<frame>_*_depth.png in it"
+    )
+    first = truth / "depth" / "0002" / "000000.png"
+    save(first, np.zeros(SIZE, np.uint8))
+    for metric in (score_dvpq, score_dstq):
+        assert message_of(lambda metric=metric: metric(pred, truth, dataset="kitti_step")) == (
+            f"{first}: depth is a grey PNG of 16 bits, this one has mode L; "
+            "save metres times 256 as uint16, 0 where unknown"
+        )
+
+
+def test_one_number_may_stand_alone(step):
+    assert score_vpq(*step, windows=2).windows == (2,)
+    found = score_dvpq(*step, windows=1, lambdas=0.5, dataset="kitti_step")
+    assert (found.windows, found.lambdas) == ((1,), (0.5,))
+    assert score_dstq(*step, thresholds=1.1, dataset="kitti_step").thresholds == (1.1,)
+
+
 def test_more_frames_than_the_truth_has_are_left_alone(step):
     pred, truth = step
     wanted = score_stq(pred, truth).compute()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from masklet.data.panoptic_videos import PanopticVideos, open_panoptic_videos
 from masklet.data.step import STEP_CLASSES, list_depths, read_depth
@@ -17,13 +18,14 @@ from masklet.structures import Classes, Panoptic, UserError
 __all__ = ["score_depth", "score_dstq", "score_dvpq", "score_stq", "score_vpq"]
 
 Progress = Callable[[int, int], None]
+Number = TypeVar("Number", int, float)
 
 
 def score_vpq(
     predictions: Path,
     truth: Path,
     *,
-    windows: Sequence[int] = (1, 2, 3, 4),
+    windows: Sequence[int] | int = (1, 2, 3, 4),
     dataset: str = "kitti_step",
     classes: Sequence[str] | int | None = None,
     things: Sequence[str] = (),
@@ -36,11 +38,7 @@ def score_vpq(
     which `things` are counted; JSON files name their own. `frames_per_video` cuts a JSON file without videos in it.
     """
     pairs = _open(predictions, truth, _classes(truth, dataset, classes, things), frames_per_video)
-    longest = max(len(frames) for frames in pairs[1].frames.values())
-    if too_long := [k for k in windows if k > longest]:
-        hint = f"the longest has {longest}; give windows like [1, {longest}]"
-        raise UserError(f"no video has {too_long[0]} frames, so there is no window of {too_long[0]}", hint=hint)
-    metric = VPQ(pairs[1].classes, tuple(windows))
+    metric = VPQ(pairs[1].classes, _windows(windows, pairs[1]))
     for video, frame, pred, true in _frames(*pairs, progress):
         with _naming(f"frame {frame!r}"):
             metric.update(pred, true, video=video)
@@ -71,8 +69,8 @@ def score_dvpq(
     predictions: Path,
     truth: Path,
     *,
-    windows: Sequence[int] = (1, 2, 3, 4),
-    lambdas: Sequence[float] = (0.1, 0.25, 0.5),
+    windows: Sequence[int] | int = (1, 2, 3, 4),
+    lambdas: Sequence[float] | float = (0.1, 0.25, 0.5),
     dataset: str = "cityscapes_dvps",
     classes: Sequence[str] | int | None = None,
     things: Sequence[str] = (),
@@ -84,11 +82,12 @@ def score_dvpq(
     Depth files hold metres times `depth_scale`. The rest as in `score_vpq`.
     """
     pairs = _open(predictions, truth, _classes(truth, dataset, classes, things))
-    metric = DVPQ(pairs[1].classes, tuple(windows), tuple(lambdas))
+    metric = DVPQ(pairs[1].classes, _windows(windows, pairs[1]), _several(lambdas))
     depths = _depths(predictions, truth, pairs[1].frames)
     for video, frame, pred, true in _frames(*pairs, progress):
+        called, known = (read_depth(path, depth_scale) for path in depths[video, frame])
         with _naming(f"frame {frame!r}"):
-            metric.update(pred, true, *(read_depth(f, depth_scale) for f in depths[video, frame]), video=video)
+            metric.update(pred, true, called, known, video=video)
     return metric
 
 
@@ -96,7 +95,7 @@ def score_dstq(
     predictions: Path,
     truth: Path,
     *,
-    thresholds: Sequence[float] = (1.25, 1.1),
+    thresholds: Sequence[float] | float = (1.25, 1.1),
     dataset: str = "cityscapes_dvps",
     classes: Sequence[str] | int | None = None,
     things: Sequence[str] = (),
@@ -106,11 +105,12 @@ def score_dstq(
 ) -> DSTQ:
     """DSTQ of folders of panoptic and depth maps, as in `score_dvpq`."""
     pairs = _open(predictions, truth, _classes(truth, dataset, classes, things))
-    metric = DSTQ(pairs[1].classes, tuple(thresholds), predicted_void)
+    metric = DSTQ(pairs[1].classes, _several(thresholds), predicted_void)
     depths = _depths(predictions, truth, pairs[1].frames)
     for video, frame, pred, true in _frames(*pairs, progress):
+        called, known = (read_depth(path, depth_scale) for path in depths[video, frame])
         with _naming(f"frame {frame!r}"):
-            metric.update(pred, true, *(read_depth(f, depth_scale) for f in depths[video, frame]), video=video)
+            metric.update(pred, true, called, known, video=video)
     return metric
 
 
@@ -154,6 +154,21 @@ def _classes(truth: Path, dataset: str, names: Sequence[str] | int | None, thing
     return replace(found, things=tuple(i in numbers for i in range(len(found)))) if numbers else found
 
 
+def _several(values: Sequence[Number] | Number) -> tuple[Number, ...]:
+    """Numbers, of which there may be just one."""
+    return (values,) if isinstance(values, int | float) else tuple(values)
+
+
+def _windows(windows: Sequence[int] | int, truth: PanopticVideos) -> tuple[int, ...]:
+    """The lengths of windows; each must fit into some video."""
+    lengths = _several(windows)
+    longest = max(len(frames) for frames in truth.frames.values())
+    if too_long := [k for k in lengths if isinstance(k, int) and k > longest]:
+        hint = f"the longest has {longest}; give windows like [1, {longest}]"
+        raise UserError(f"no video has {too_long[0]} frames, so there is no window of {too_long[0]}", hint=hint)
+    return lengths
+
+
 def _open(
     predictions: Path, truth: Path, classes: Classes, frames_per_video: int = 0
 ) -> tuple[PanopticVideos, PanopticVideos]:
@@ -185,7 +200,7 @@ def _depths(
     predictions: Path, truth: Path, frames: Mapping[str, Sequence[str]]
 ) -> dict[tuple[str, str], tuple[Path, Path]]:
     """The files of predicted and true depth of every frame."""
-    sides = [_partners(root, list_depths(root), frames) for root in (predictions, truth)]
+    sides = [_partners(root, list_depths(root, mixed=True), frames) for root in (predictions, truth)]
     return {key: (sides[0][key], sides[1][key]) for key in sides[0]}
 
 
