@@ -132,7 +132,7 @@ class Layers:
 
     def cut(self, box: tuple[slice, slice]) -> Layers:
         """The same objects inside a box."""
-        return Layers(tuple(one[box] for one in self.maps), self.stacked, self.shape)
+        return Layers(tuple(np.ascontiguousarray(one[box]) for one in self.maps), self.stacked, self.shape)
 
     def present(self) -> Int64[np.ndarray, " n"]:
         """The ids that have pixels, in order."""
@@ -141,6 +141,8 @@ class Layers:
         flat = self.maps[0].ravel()
         if not len(flat):
             return np.zeros(0, np.int64)
+        if (highest := int(flat.max())) <= 8:  # then asking for each is faster than looking what there is
+            return np.array([k for k in range(1, highest + 1) if (flat == k).any()], np.int64)
         runs = flat[np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))]
         found = np.flatnonzero(np.bincount(runs)) if flat.dtype == np.uint8 else np.unique(runs)
         return found[found != 0].astype(np.int64)

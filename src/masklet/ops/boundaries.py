@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Integer, UInt
+from jaxtyping import Bool, Float64, Int64, Integer, UInt
 
 __all__ = [
     "MAX_PLANES",
@@ -71,21 +71,14 @@ def bit_planes(
     if count > MAX_PLANES:
         raise ValueError(f"{count} masks do not fit {MAX_PLANES} bits; compare them in parts")
     size = next(size for size in (1, 2, 4, 8) if count <= 8 * size)
-    planes, start = np.zeros(maps[0].shape, f"<u{size}"), 0
+    planes = np.zeros(maps[0].shape, f"<u{size}")
     octets = planes.view(np.uint8).reshape(*planes.shape, size)
-    for labels, wanted in zip(maps, ids, strict=True):
-        bits = {number: start + i for i, number in enumerate(wanted)}
-        start += len(wanted)
-        if labels.dtype == np.uint8:
-            for octet in sorted({bit // 8 for bit in bits.values()}):
-                table = bytearray(256)
-                for number, bit in bits.items():
-                    if number < 256 and bit // 8 == octet:
-                        table[number] = 1 << bit % 8
-                octets[..., octet] |= np.frombuffer(labels.tobytes().translate(table), np.uint8).reshape(labels.shape)
-        else:
-            for number, bit in bits.items():
-                planes |= np.where(labels == number, planes.dtype.type(1 << bit), planes.dtype.type(0))
+    sources = [(labels, number) for labels, wanted in zip(maps, ids, strict=True) for number in wanted]
+    for octet in range(0, count, 8):  # bytes are compared and multiplied many at a time, wider numbers are not
+        eight = np.zeros(planes.shape, np.uint8)
+        for bit, (labels, number) in enumerate(sources[octet : octet + 8]):
+            eight |= (labels == number).view(np.uint8) * np.uint8(1 << bit)
+        octets[..., octet // 8] = eight
     return planes
 
 
@@ -138,8 +131,7 @@ def shared_pixels(planes: UInt[np.ndarray, "h w"], count: int) -> Float64[np.nda
         return np.zeros((count, count))
     starts = np.flatnonzero(flat[1:] != flat[:-1])  # masks are runs: only where they change is there anything to count
     starts = np.concatenate(([0], starts + 1))
-    bits = _bits(flat[starts], count)
-    return (bits * np.diff(starts, append=len(flat))[:, None]).T @ bits
+    return _pairs(flat[starts], flat[starts], np.diff(starts, append=len(flat)), count)
 
 
 def meet(planes: UInt[np.ndarray, "h w"], count: int, radius: int) -> Meeting:
@@ -155,7 +147,7 @@ def meet(planes: UInt[np.ndarray, "h w"], count: int, radius: int) -> Meeting:
         return Meeting(shared, np.zeros((count, count)))
     around = dilate(edges, radius)
     rows, columns = np.divmod(here, planes.shape[1])
-    return Meeting(shared, _bits(edges.ravel()[here], count).T @ _bits(around[rows, columns], count))
+    return Meeting(shared, _pairs(edges.ravel()[here], around[rows, columns], None, count))
 
 
 def band_width(height: int, width: int, fraction: int | float = 0.02) -> int:
@@ -178,6 +170,18 @@ def band(planes: UInt[np.ndarray, "h w"], width: int) -> UInt[np.ndarray, "h w"]
             size += step
         inside = np.moveaxis(inside, 0, axis)
     return planes & ~inside
+
+
+def _pairs(
+    first: UInt[np.ndarray, " n"], second: UInt[np.ndarray, " n"], weights: Int64[np.ndarray, " n"] | None, count: int
+) -> Float64[np.ndarray, "k k"]:
+    """How often (with `weights`: how heavily) bit i of the first and bit j of the second are set together."""
+    if first.itemsize == 1:  # few different pairs: count those first
+        totals = np.bincount(first.astype(np.uint16) << 8 | second, weights)
+        codes = np.flatnonzero(totals)
+        first, second, weights = (codes >> 8).astype(np.uint8), (codes & 255).astype(np.uint8), totals[codes]
+    left = _bits(first, count)
+    return (left if weights is None else left * weights[:, None]).T @ _bits(second, count)
 
 
 def _bits(values: UInt[np.ndarray, " n"], count: int) -> Float64[np.ndarray, "n k"]:
