@@ -185,19 +185,27 @@ def _object_colors() -> UInt8[np.ndarray, "256 3"]:
 def _blend(picture: Picture, layer: Layer, alpha: float) -> Picture:
     """(1 - alpha) photograph + alpha paint, where there is paint; within one of the exact value.
 
-    The table holds the paint already weighted. So per stripe, which stays in the cache, the photograph is weighted
-    (for one half by a shift, with no type wider than a byte), the paint added, and what is bare copied back.
+    The table holds the paint already weighted, and nothing but bare pixels is 0 in it. So per stripe, which stays in
+    the cache, the photograph is weighted (for one half by a shift, with no type wider than a byte), the paint added,
+    and what is bare raised back to the photograph: copying chosen pixels would take longer.
     """
-    out, weight = np.empty_like(picture), round(alpha * 256)
-    paint = ((layer.colors.astype(np.uint16) * weight + 128) >> 8).astype(np.uint8)
+    weight = round(alpha * 256)
+    if weight == 0:
+        return picture.copy()
+    out, bare = np.empty_like(picture), np.empty((min(STRIPE, len(picture)), *picture.shape[1:]), np.uint8)
+    paint = np.maximum((layer.colors.astype(np.uint16) * weight + 128) >> 8, 1).astype(np.uint8)
+    paint[0] = 0
     for y in range(0, len(picture), STRIPE):
-        codes, photo, part = layer.codes[y : y + STRIPE], picture[y : y + STRIPE], out[y : y + STRIPE]
+        photo, part = picture[y : y + STRIPE], out[y : y + STRIPE]
+        colors, kept = _colored(layer.codes[y : y + STRIPE], paint), bare[: len(part)]
         if weight == 128:
             np.right_shift(photo, 1, out=part)
         else:
             part[...] = np.multiply(photo, np.uint16(256 - weight), dtype=np.uint16) >> 8
-        part += _colored(codes, paint)
-        np.copyto(part.view(RGB)[..., 0], photo.view(RGB)[..., 0], where=codes == 0)
+        part += colors
+        np.equal(colors, 0, out=kept.view(np.bool_))
+        kept *= photo
+        np.maximum(part, kept, out=part)
     return out
 
 
