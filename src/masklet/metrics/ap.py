@@ -31,7 +31,7 @@ from masklet.structures.objects import Objects, concat
 
 __all__ = ["COCO_AREAS", "AveragePrecision", "keypoint_ap", "lvis_ap"]
 
-Areas = Mapping[str, tuple[float, float]]
+Areas = Mapping[str, tuple[int | float, int | float]]
 Precision = Float64[np.ndarray, "t r k a"]
 Recall = Float64[np.ndarray, "t k a"]
 
@@ -63,11 +63,11 @@ class AveragePrecision:
     classes: Classes | int
     iou_type: str = "box"
     max_dets: tuple[int, ...] = (1, 10, 100)
-    thresholds: tuple[float, ...] = THRESHOLDS
+    thresholds: tuple[int | float, ...] = THRESHOLDS
     areas: Areas = field(default_factory=lambda: dict(COCO_AREAS))
     use_classes: bool = True
     limit: str = "class"
-    sigmas: tuple[float, ...] = COCO_SIGMAS
+    sigmas: tuple[int | float, ...] = COCO_SIGMAS
     frequencies: tuple[str, ...] | None = None
     image_ids: list[int | str] = field(init=False, default_factory=list, repr=False)
 
@@ -148,7 +148,7 @@ class AveragePrecision:
             again = next(image for i, image in enumerate(images) if image in self._numbers or new[image] != first + i)
             raise UserError(f"image {again!r} came twice", hint="update once for each image, with everything in it")
         for part, side in ((pred, "prediction"), (truth, "truth")):
-            _check(part, side, k, images)
+            check_objects(part, side, k, images)
         if pred.scores is None:
             raise UserError("the predictions have no scores", hint="give one score for each object")
         _check_sizes(pred, truth, images)
@@ -223,7 +223,10 @@ class AveragePrecision:
         column = self._columns[name]
         if len(column) > 1:
             column[:] = [np.concatenate(column)]
-        return column[0] if column else np.zeros((0, 0) if name in ("hits", "spared") else 0, np.int64)
+        if column:
+            return column[0]
+        words = -(-len(self.areas) * len(self.thresholds) // 64)
+        return np.zeros((0, words), np.uint64) if name in ("hits", "spared") else np.zeros(0, np.int64)
 
     def precision_recall(self, max_det: int | None = None) -> tuple[Precision, Recall]:
         """Precision by threshold, recall (0, .01, ... 1), class and area; recall reached by threshold, class and area.
@@ -245,7 +248,7 @@ class AveragePrecision:
         outside, rows = self._column("outside"), self._column("rows")
         hits, spared = self._column("hits"), self._column("spared")
         labels = self._column("labels") if self.use_classes else np.zeros(len(scores), np.int32)
-        seat = _seats(self.image_ids)  # None where images came in order
+        seat = seats(self.image_ids)  # None where images came in order
         where = np.full(len(scores), -1, np.int32)
         where[rows] = np.arange(len(rows), dtype=np.int32)
         by_class = np.argsort(labels.astype(np.min_scalar_type(k)), kind="stable")
@@ -266,6 +269,17 @@ class AveragePrecision:
                 precision[:, :, label, area] = best[need, area].T
                 recall[:, label, area] = got[area] / truths[area]
         return precision, recall
+
+    def _recall(self, limit: int) -> Float64[np.ndarray, "t k"]:
+        """The recall of `precision_recall(limit)` in the first area, which is only counting."""
+        t, rows = len(self.thresholds), self._column("rows")
+        near = self._column("rank")[rows] < limit
+        right = _unpack(self._column("hits")[near], t)
+        labels = self._column("labels")[rows[near]] if self.use_classes else np.zeros(near.sum(), np.int64)
+        got = np.zeros((len(self._truths), t))
+        np.add.at(got, labels, right)
+        truths = self._truths[:, :1]
+        return np.where(truths > 0, got / np.maximum(truths, 1), -1.0).T
 
     def compute(self) -> dict[str, float]:
         """ap, ap50, ap75, ap_<area>, ar@<max_det>, ar_<area> and ap/<class>; NaN where there was nothing to find."""
@@ -321,14 +335,14 @@ class AveragePrecision:
                 some = [i for i, frequency in enumerate(self.frequencies) if frequency == letter]
                 out.append(_Score(f"ap_{word}", span, names[0], last, _mean(precision[:, :, some, 0]), letter))
         for limit in self.max_dets:
-            reached = recall if limit == last else self.precision_recall(limit)[1]
-            out.append(_Score(f"ar@{limit}", span, names[0], limit, _mean(reached[..., 0])))
+            reached = recall[..., 0] if limit == last else self._recall(limit)
+            out.append(_Score(f"ar@{limit}", span, names[0], limit, _mean(reached)))
         if self.iou_type == "keypoints":
             out += [_Score(f"ar{short}", iou, names[0], last, _mean(recall[t, ..., 0])) for short, iou, t in usual]
         return out + [_Score(f"ar_{n}", span, n, last, _mean(recall[..., a])) for a, n in enumerate(names) if a]
 
 
-def keypoint_ap(classes: Classes | int, sigmas: tuple[float, ...] = COCO_SIGMAS) -> AveragePrecision:
+def keypoint_ap(classes: Classes | int, sigmas: tuple[int | float, ...] = COCO_SIGMAS) -> AveragePrecision:
     """COCO's AP of keypoints: at most 20 persons an image, no small ones."""
     areas = {name: bounds for name, bounds in COCO_AREAS.items() if name != "small"}
     return AveragePrecision(classes, "keypoints", max_dets=(20,), areas=areas, sigmas=sigmas)
@@ -361,7 +375,7 @@ class _Score:
         return f" {what} @[ IoU={self.iou:<9} | area={area:>6s} | maxDets={self.limit:>3d}{classes}] = {value:0.3f}"
 
 
-def _check(objects: Objects, side: str, classes: int, images: Sequence[int | str]) -> None:
+def check_objects(objects: Objects, side: str, classes: int, images: Sequence[int | str]) -> None:
     """Refuse labels that do not exist and scores that are no numbers."""
     if len(objects) and not 0 <= objects.image.min() <= objects.image.max() < len(images):
         raise UserError(f"the {side} has an object of an image beyond the {len(images)} that came")
@@ -431,7 +445,7 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def _seats(images: Sequence[int | str]) -> np.ndarray | None:
+def seats(images: Sequence[int | str]) -> np.ndarray | None:
     """The place of each image in sorted order (numbers first), which decides ties; None where they came so."""
     keys = [(isinstance(image, str), image) for image in images]
     if all(a < b for a, b in itertools.pairwise(keys)):

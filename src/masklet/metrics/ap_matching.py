@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped, UInt64
+from jaxtyping import Bool, Float, Int, Integer, UInt64
 
 from masklet.metrics.ap_overlap import Overlap
 from masklet.structures.objects import Objects
 
-Indices = Int[np.ndarray, " p"]
+Indices = Int[np.ndarray, " _"]
 _BITS = 64
 
 
@@ -31,8 +31,8 @@ class Matched:
     image: Int[np.ndarray, " n"]
     labels: Int[np.ndarray, " n"]
     scores: Float[np.ndarray, " n"]
-    rank: Int[np.ndarray, " n"]  # place by score in its image and class
-    outside: Shaped[np.ndarray, " n"]  # bit a: without a partner it does not count in area range a
+    rank: Integer[np.ndarray, " n"]  # place by score in its image and class
+    outside: Integer[np.ndarray, " n"]  # bit a: without a partner it does not count in area range a
     rows: Int[np.ndarray, " m"]
     hits: UInt64[np.ndarray, "m words"]
     spared: UInt64[np.ndarray, "m words"]
@@ -45,6 +45,14 @@ def ranked(keys: Indices, scores: Float[np.ndarray, " n"], *ties: Indices) -> tu
     begins = np.flatnonzero(np.append(True, key[1:] != key[:-1])[: len(key)])
     place = np.arange(len(key)) - np.repeat(begins, np.diff(np.append(begins, len(key))))
     return order, place
+
+
+def candidates(keys: Indices, true_keys: Indices, true_order: Indices) -> tuple[Indices, Indices]:
+    """All pairs of equal keys: places in `keys`, rising, and in `true_keys`, which `true_order` sorts."""
+    first = np.searchsorted(true_keys[true_order], keys, side="left")
+    count = np.searchsorted(true_keys[true_order], keys, side="right") - first
+    d = np.repeat(np.arange(len(keys)), count)
+    return d, true_order[np.arange(len(d)) - np.repeat(np.cumsum(count) - count - first, count)]
 
 
 def counted(truth: Objects, areas: Float[np.ndarray, "a 2"]) -> Bool[np.ndarray, "n a"]:
@@ -78,11 +86,7 @@ def match(
     order, rank = order[rank < limit], rank[rank < limit]
     keys = keys[order]
     true_order = np.argsort(true_keys, kind="stable") if classes else np.lexsort((truth.labels, true_keys))
-    first = np.searchsorted(true_keys[true_order], keys, side="left")
-    count = np.searchsorted(true_keys[true_order], keys, side="right") - first
-
-    d = np.repeat(np.arange(len(order)), count)
-    g = true_order[np.arange(len(d)) - np.repeat(np.cumsum(count) - count - first, count)]
+    d, g = candidates(keys, true_keys, true_order)
     reach = np.minimum(thresholds, 1 - 1e-10)
     iou = overlap(found, truth, order[d], g, float(reach[0]))
     near = np.flatnonzero(iou >= reach[0])

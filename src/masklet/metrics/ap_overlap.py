@@ -19,8 +19,8 @@ from masklet.ops.runs import Runs
 from masklet.structures.errors import UserError
 from masklet.structures.objects import Objects
 
-Indices = Int[np.ndarray, " p"]
-Values = Float[np.ndarray, " p"]
+Indices = Int[np.ndarray, " _"]
+Values = Float[np.ndarray, " _"]
 Overlap = Callable[[Objects, Objects, Indices, Indices, float], Values]
 
 COCO_SIGMAS = (0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072,
@@ -71,7 +71,7 @@ def _edges(masks: Runs, chosen: Indices, ratio: float = 0.02) -> Runs:
     return runs.from_rles(out)
 
 
-def keypoint_overlap(sigmas: tuple[float, ...] = COCO_SIGMAS) -> Overlap:
+def keypoint_overlap(sigmas: tuple[int | float, ...] = COCO_SIGMAS) -> Overlap:
     """Object keypoint similarity with these sigmas, COCO's where not given (its `computeOks`)."""
 
     def overlap(found: Objects, truth: Objects, i: Indices, j: Indices, least: float = 0.0) -> Values:

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from masklet.ops import polygons, rle
 from masklet.ops.rle import RLE
 
-Indices = Int[np.ndarray, " k"]
+Indices = Int[np.ndarray, " _"]
 _PIECE = 2**18  # characters at a time: what one operation leaves is still in the cache for the next
 _OBJECTS = 1024  # polygons at a time, for the same reason
 
@@ -83,8 +84,11 @@ def _gather(first: Indices, chosen: Indices) -> tuple[Indices, Indices]:
 
 def _sums(values: Int[np.ndarray, " r"], first: Indices) -> Int[np.ndarray, " n"]:
     """The sum of every segment, empty ones included."""
-    total = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
-    return total[first[1:]] - total[first[:-1]]
+    out = np.zeros(len(first) - 1, np.int64)
+    full = first[1:] > first[:-1]
+    if len(values):
+        out[full] = np.add.reduceat(values, first[:-1][full])
+    return out
 
 
 def _running(values: Int[np.ndarray, " r"], first: Indices) -> Int[np.ndarray, " r"]:
@@ -126,8 +130,8 @@ _SIGNED = (((np.arange(256) - 48) & 31 ^ 16) - 16).astype(np.int32)  # five bits
 _MORE = 80  # characters from here on are not the last of their number
 
 
-def from_strings(texts: Sequence[str | bytes], heights: Indices, widths: Indices) -> Runs:
-    """From COCO's compressed counts, one text for each mask; ValueError names the first that is broken."""
+def from_strings(texts: Sequence[Any], heights: Indices, widths: Indices) -> Runs:
+    """From COCO's compressed counts, one text for each mask, all str or all bytes; ValueError names a broken one."""
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     cuts = np.searchsorted(np.cumsum(lengths), np.arange(0, lengths.sum(), _PIECE), side="left")
     bounds = [*dict.fromkeys([0, *cuts.tolist(), len(texts)])]
@@ -138,7 +142,7 @@ def from_strings(texts: Sequence[str | bytes], heights: Indices, widths: Indices
     return concat(parts)
 
 
-def _one_by_one(texts: Sequence[str | bytes], heights: Indices, widths: Indices, number: int) -> Runs:
+def _one_by_one(texts: Sequence[Any], heights: Indices, widths: Indices, number: int) -> Runs:
     """The slow way for what is unusual, and for the words about what is broken."""
     items = []
     for i, (text, h, w) in enumerate(zip(texts, heights.tolist(), widths.tolist(), strict=True), number):
@@ -149,9 +153,9 @@ def _one_by_one(texts: Sequence[str | bytes], heights: Indices, widths: Indices,
     return from_rles(items)
 
 
-def _decode(texts: Sequence[str | bytes], lengths: Indices, heights: Indices, widths: Indices) -> Runs | None:
+def _decode(texts: Sequence[Any], lengths: Indices, heights: Indices, widths: Indices) -> Runs | None:
     """`from_strings` of a piece; None where a text is broken or has numbers of more than six characters."""
-    joined = b"".join(t if isinstance(t, bytes) else t.encode("ascii", "replace") for t in texts)
+    joined = b"".join(texts) if isinstance(texts[0], bytes) else "".join(texts).encode("ascii", "replace")
     letters = np.frombuffer(joined, np.uint8)
     stops = np.cumsum(lengths) - 1
     if (
@@ -204,7 +208,7 @@ def _decode(texts: Sequence[str | bytes], lengths: Indices, heights: Indices, wi
     return _without_empty(run_ends - foreground, run_ends, first, heights, widths)
 
 
-def from_polygons(objects: Sequence[Sequence[Sequence[float]]], heights: Indices, widths: Indices) -> Runs:
+def from_polygons(objects: Sequence[Sequence[Sequence[int | float]]], heights: Indices, widths: Indices) -> Runs:
     """From COCO's polygons (flat lists x y x y ...), drawn as COCO's tools do: each mask is the union of its rings."""
     for i, rings in enumerate(objects):
         for flat in rings:
@@ -215,7 +219,7 @@ def from_polygons(objects: Sequence[Sequence[Sequence[float]]], heights: Indices
     return concat([_draw(objects[piece], heights[piece], widths[piece]) for piece in pieces])
 
 
-def _draw(objects: Sequence[Sequence[Sequence[float]]], heights: Indices, widths: Indices) -> Runs:
+def _draw(objects: Sequence[Sequence[Sequence[int | float]]], heights: Indices, widths: Indices) -> Runs:
     rings = [ring for parts in objects for ring in parts]
     owner = np.repeat(np.arange(len(objects)), [len(parts) for parts in objects])
     lengths = np.fromiter((len(ring) // 2 for ring in rings), np.int64, len(rings))

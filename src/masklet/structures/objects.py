@@ -16,6 +16,8 @@ from masklet.structures.errors import UserError
 from masklet.structures.instances import Instances
 from masklet.structures.masks import Masks
 
+Values = Sequence[Any] | np.ndarray | Tensor
+
 
 @dataclass(frozen=True, eq=False)
 class Objects:
@@ -42,15 +44,15 @@ class Objects:
     @classmethod
     def of_image(
         cls,
-        labels: Sequence[int] | np.ndarray | Tensor,
+        labels: Values,
         *,
-        scores: Sequence[float] | np.ndarray | Tensor | None = None,
-        boxes: Sequence[Sequence[float]] | np.ndarray | Tensor | None = None,
+        scores: Values | None = None,
+        boxes: Values | None = None,
         masks: Masks | Tensor | np.ndarray | None = None,
-        keypoints: Sequence[Sequence[Sequence[float]]] | np.ndarray | Tensor | None = None,
-        areas: Sequence[float] | np.ndarray | Tensor | None = None,
-        crowd: Sequence[bool] | np.ndarray | Tensor | None = None,
-        ignore: Sequence[bool] | np.ndarray | Tensor | None = None,
+        keypoints: Values | None = None,
+        areas: Values | None = None,
+        crowd: Values | None = None,
+        ignore: Values | None = None,
     ) -> Objects:
         """The objects of one image: boxes x0 y0 x1 y1, masks as `Masks` or bool (n, h, w), keypoints (n, k, 3).
 
@@ -95,7 +97,7 @@ class Objects:
         return table
 
     @classmethod
-    def of_instances(cls, instances: Instances, crowd: Sequence[bool] | np.ndarray | Tensor | None = None) -> Objects:
+    def of_instances(cls, instances: Instances, crowd: Values | None = None) -> Objects:
         """The objects of one image from what models predict and readers give."""
         boxes, masks, scores = instances.boxes, instances.masks, instances.scores
         return cls.of_image(instances.labels, boxes=boxes, masks=masks, scores=scores, crowd=crowd)
@@ -115,22 +117,24 @@ class Objects:
 
 
 def concat(tables: Sequence[Objects]) -> Objects:
-    """One table after another; a field that one of them lacks is left out."""
+    """One table after another; a field that one of them lacks is left out, but flags that it lacks are all off."""
     joined: dict[str, Any] = {}
     for name in (f.name for f in fields(Objects)):
         parts = [getattr(table, name) for table in tables]
+        if name in ("crowd", "ignore") and any(part is not None for part in parts):
+            parts = [np.zeros(len(t), bool) if p is None else p for t, p in zip(tables, parts, strict=True)]
         if all(part is not None for part in parts):
             joined[name] = runs.concat(parts) if name == "masks" else np.concatenate(parts)
     return Objects(**joined)
 
 
-def _array(values: Sequence[object] | np.ndarray | Tensor) -> np.ndarray:
+def _array(values: Values) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
-def _floats(values: object, shape: tuple[int, ...], what: str) -> np.ndarray:
+def _floats(values: Values, shape: tuple[int, ...], what: str) -> np.ndarray:
     """Finite float64 numbers of this shape (-1 fits any length)."""
-    array = _array(values).astype(np.float64)  # type: ignore[arg-type]
+    array = _array(values).astype(np.float64)
     if not array.size:
         array = array.reshape([max(side, 0) for side in shape])
     if array.ndim != len(shape) or any(want not in (-1, came) for want, came in zip(shape, array.shape, strict=True)):
