@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import masklet
 from command_line import answer, mistake, run
@@ -13,7 +15,7 @@ from masklet.cli import doctor
 from masklet.cli.words import choices, numbers, one_of, pair, settings_of
 from masklet.models import build
 from masklet.structures import Classes
-from masklet.weights import read_note, save_checkpoint
+from masklet.weights import CATALOG, read_note, save_checkpoint
 
 
 def test_list_says_which_weights_are_here(tmp_path, monkeypatch):
@@ -30,6 +32,120 @@ def test_list_says_which_weights_are_here(tmp_path, monkeypatch):
     assert found["flood"]["classes"] == ["dry", "flooded"]
     assert found["flood"]["path"] == str(tmp_path / "flood.safetensors")
     assert found["pets"]["path"] is None
+    published = found["fcn_resnet50_coco"]
+    assert published["sha256"] == "1167a1af"
+    assert published["licence"] == "BSD-3-Clause"
+    assert published["scores"] == {"miou": 0.605, "pixel_accuracy": 0.914}
+    assert published["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+    line = next(line for line in lines if line.startswith("fcn_resnet50_coco"))
+    assert (
+        "  to fetch, 135 MiB  20 kinds of everyday objects and background, fcn_resnet50  [mIoU 0.605 on COCO]" in line
+    )
+    assert list(answer("weights", "list", "--here")["weights"]) == ["flood"]
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch) -> Path:
+    """An empty cache and no network; `flood` is what masklet brings along."""
+    monkeypatch.setenv("MASKLET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MASKLET_OFFLINE", "1")
+    monkeypatch.setattr("masklet.weights.catalog.BUNDLED", tmp_path)
+    save_checkpoint(tmp_path / "flood.safetensors", build("unet", classes=Classes(("dry", "wet")), base=4, depth=1))
+    return tmp_path
+
+
+def test_fetch_offline(machine):
+    found = mistake("weights", "fetch", "flood", "fcn_resnet50_coco")
+    assert found["error"] == "fcn_resnet50_coco is not on this machine and MASKLET_OFFLINE is set"
+    assert found["hint"] == (
+        f"put https://download.pytorch.org/models/fcn_resnet50_coco-1167a1af.pth into {machine / 'cache' / 'weights'}, "
+        "or run there: masklet weights import BUNDLE"
+    )
+    assert answer("weights", "fetch", "flood")["weights"] == {"flood": str(machine / "flood.safetensors")}
+    assert mistake("weights", "fetch", "flod") == {"error": "unknown weights 'flod'", "hint": "did you mean flood?"}
+    assert mistake("weights", "fetch")["error"] == "no weights were named"
+
+
+def test_what_was_put_in_the_cache_by_hand_is_checked(machine):
+    by_hand = machine / "cache" / "weights" / "resnet18-f37072fd.pth"
+    by_hand.parent.mkdir(parents=True)
+    by_hand.write_bytes(b"half a file")
+    sentence = f"{by_hand} is not what was published (its sha256 begins 89ec7839, not f37072fd)"
+    found = mistake("weights", "fetch", "resnet18_imagenet")
+    assert found == {"error": sentence, "hint": "run: masklet weights fetch resnet18_imagenet --again"}
+    result = run("weights", "verify")
+    assert (result.exit_code, result.stdout) == (1, f"resnet18_imagenet: {sentence}\n")
+    by_hand.unlink()
+    assert run("weights", "verify").stdout == f"no weights in {by_hand.parent}\n"
+    assert mistake("weights", "verify", "flood")["error"] == "flood is not in the cache"
+
+
+def test_licences_and_the_gate():
+    found = answer("weights", "licences")["weights"]
+    assert found["deeplabv3plus_resnet103_cityscapes"] == {
+        "licence": "CC-BY-SA-3.0",
+        "text": "https://spdx.org/licenses/CC-BY-SA-3.0.html",
+        "objections": ["copyleft", "non-commercial-data"],
+        "data": ["ImageNet", "Cityscapes"],
+    }
+    assert set(found) == set(CATALOG)
+    gate = ("--fail-on", "non-commercial,copyleft")
+    assert run("weights", "licences", "flood", "fcn_resnet50_coco", *gate).exit_code == 0
+    result = run("weights", "licences", "flood", "deeplabv3plus_resnet103_cityscapes", *gate)
+    assert result.exit_code == 1
+    assert result.stdout.endswith("\nrefused: deeplabv3plus_resnet103_cityscapes\n")
+    result = run("weights", "licences", "flood", "unet_drive", "--fail-on", "non-commercial-data", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["refused"]) == (1, ["flood"])
+    assert mistake("weights", "licences", "--fail-on", "gpl") == {
+        "error": "--fail-on has no 'gpl'",
+        "hint": "choose from non-commercial, copyleft, non-commercial-data, unknown",
+    }
+    assert mistake("weights", "licences", "unet_driv")["hint"] == "did you mean unet_drive?"
+
+
+def test_a_bundle_from_machine_to_machine(machine, monkeypatch):
+    (machine / "flood.safetensors").rename(machine / "lakes.safetensors")
+    out = machine / "air.zip"
+    packed = answer("weights", "bundle", machine / "lakes.safetensors", "--out", out)
+    assert packed["files"] == [str(out)]
+    assert [item["licence"] for item in packed["weights"]] == [None]
+    digest = packed["sha256"]
+    found = answer("weights", "import", out, "--sha256", digest)
+    assert found["files"] == [str(machine / "cache" / "weights" / "lakes.safetensors")]
+    assert masklet.load("lakes").classes.names == ("dry", "wet")
+    assert answer("weights", "list", "--here")["weights"]["lakes"]["sha256"] == found["weights"][0]["sha256"]
+    assert run("weights", "verify").stdout == "lakes: right\n"
+    assert "lakes" in run("weights", "licences", "--fail-on", "unknown").stdout.splitlines()[-1]
+    assert run("weights", "licences", "lakes", "--fail-on", "copyleft").exit_code == 0
+    place = machine / "cache" / "weights" / "lakes.safetensors"
+    place.write_bytes(place.read_bytes()[:-1])
+    result = run("weights", "verify", "lakes")
+    assert result.exit_code == 1
+    assert f"{place} has changed since it came" in result.stdout
+    assert mistake("weights", "import", out, "--sha256", "0" * 64)["error"].startswith(f"{out} is not the bundle with")
+
+
+def test_convert_there_and_back(tmp_path):
+    """From ours to OpenMMLab's names and back: the same tensors under the same names."""
+    settings = {"base": 4, "up": "interp_conv", "head_channels": 64, "dropout": 0.1}
+    model = build("unet", num_classes=3, **settings)
+    ours = save_checkpoint(tmp_path / "ours.safetensors", model)
+    theirs, again = tmp_path / "theirs.pth", tmp_path / "again.safetensors"
+    found = answer("weights", "convert", ours, "--to", "openmmlab", "--out", theirs)
+    assert (found["model"], found["files"]) == ("unet", [str(theirs)])
+    assert "decode_head.conv_seg.weight" in torch.load(theirs, weights_only=True)
+    answer("weights", "convert", theirs, "base=4", "--model", "unet", "--out", again)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in load_file(again).items())
+    answer("weights", "convert", ours, "--to", "openmmlab", "--out", tmp_path / "theirs.safetensors")
+    assert load_file(tmp_path / "theirs.safetensors").keys() == torch.load(theirs, weights_only=True).keys()
+    wrong = mistake("weights", "convert", ours, "--to", "openmmlab", "--out", tmp_path / "x.onnx")
+    assert wrong["error"] == "--to openmmlab writes .safetensors or .pth, in 32 bits"
+    assert mistake("weights", "convert", ours, "--to", "semseg", "--out", theirs)["error"] == (
+        "there is no way back from this unet to semseg"
+    )
+    assert mistake("weights", "convert", theirs, "--out", again)["error"] == (
+        "theirs.pth does not say which model it is for"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -257,7 +257,7 @@ def test_a_publisher_without_hashes_is_taken_at_its_first_word(host):
     path.write_bytes(b"changed")
     now = hashlib.sha256(b"changed").hexdigest()[:8]
     assert message(download.fetch, entry) == (
-        f"{path} has changed since it was fetched (its sha256 begins {now}, not {HASH[:8]}); "
+        f"{path} has changed since it came (its sha256 begins {now}, not {HASH[:8]}); "
         "run: masklet weights fetch other --again"
     )
 

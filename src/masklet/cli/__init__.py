@@ -26,7 +26,7 @@ COMMANDS = MappingProxyType(
         "evaluate": "Score a model on data with truth.",
         "score": "Score prediction files against truth files.",
         "data": "Check, convert and look at data sets.",
-        "weights": "List the trained models; convert weight files of other projects.",
+        "weights": "Find, fetch, check, carry and convert weights; say their licences.",
         "export": "Save a model as a program that runs without this library.",
         "models": "List the systems that can be built.",
         "doctor": "Say what is installed and what works on this machine.",

@@ -17,6 +17,7 @@ from masklet.parts.backbones import build_backbone
 from masklet.structures import Classes
 from masklet.structures.errors import UserError
 from masklet.weights import (
+    cache,
     files,
     from_detectron2,
     from_openmmlab,
@@ -26,7 +27,7 @@ from masklet.weights import (
     remap,
 )
 from masklet.weights.catalog import BACKBONE, CATALOG, Entry
-from masklet.weights.download import fetch
+from masklet.weights.download import fetch, on_terminal
 from masklet.weights.files import read_note, read_tensors, save_checkpoint
 from masklet.weights.hdf5 import read_h5
 from masklet.weights.remap import IDENTITY, Layout, Origin, Report, Rule
@@ -133,10 +134,13 @@ def recognise(
 def _named(name: str | os.PathLike[str]) -> Path:
     """The file of a catalog name or path."""
     if str(name) in CATALOG:
-        path = fetch(CATALOG[str(name)])
+        path = fetch(CATALOG[str(name)], on_terminal(str(name)))
         if not path.exists():
             raise UserError(f"the weights of {name!r} are not in this copy of masklet", hint="run: make train-bundled")
         return path
+    carried = cache.folder() / f"{name}.safetensors"
+    if cache.known(carried).get("name") == str(name) and carried.exists():
+        return carried
     path = Path(name).expanduser()
     if path.suffix in files.SUFFIXES or path.exists() or len(path.parts) > 1:
         return files.existing(path)
@@ -151,7 +155,7 @@ def _named(name: str | os.PathLike[str]) -> Path:
 
 def _published(entry: Entry, fresh: str | None, options: dict[str, Any]) -> nn.Module:
     """The model of an entry that others publish; of a backbone just the body, which takes the backbone's options."""
-    tensors = read_tensors(fetch(entry))
+    tensors = read_tensors(fetch(entry, on_terminal(entry.name)))
     if entry.model == BACKBONE:
         model = build_backbone(entry.options[BACKBONE], **options)
         fill(model, tensors, fresh=fresh)

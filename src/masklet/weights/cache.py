@@ -53,6 +53,21 @@ def untouched(path: Path) -> bool:
     return (then.get("size"), then.get("changed")) == (state.st_size, state.st_mtime_ns)
 
 
+def changed(path: Path, digest: str | None = None) -> str | None:
+    """The sentence for a file that is not what it was when it came; None if it is."""
+    then, now = known(path).get("sha256", ""), digest or sha256_of(path)
+    if now == then:
+        return None
+    return f"{path} has changed since it came (its sha256 begins {now[:8]}, not {then[:8]})"
+
+
+def carried() -> dict[str, Path]:
+    """Files that bundles brought, by name."""
+    found = [path.with_suffix("") for path in folder().glob("*.json")]
+    names = {known(file).get("name"): file for file in found if file.suffix == ".safetensors" and file.exists()}
+    return {name: file for name, file in sorted(names.items()) if isinstance(name, str)}
+
+
 def _record(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 

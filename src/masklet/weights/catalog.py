@@ -84,11 +84,9 @@ class Entry:
 
     @property
     def path(self) -> Path:
-        """Where the file is, or where it would be. What a bundle brought has tensors only, so another suffix."""
-        if self.bundled:
-            return BUNDLED / self.file
-        published = cache.folder() / self.file
-        carried = published.with_suffix(".safetensors")
+        """Where the file is, or where it would be. What a bundle brought is safetensors, so it has another suffix."""
+        published = (BUNDLED if self.bundled else cache.folder()) / self.file
+        carried = (cache.folder() / self.file).with_suffix(".safetensors")
         return carried if carried.exists() and not published.exists() else published
 
     @property

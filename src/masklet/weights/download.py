@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,22 @@ def fetch(entry: Entry, progress: Progress | None = None, again: bool = False) -
     return path
 
 
+def on_terminal(name: str) -> Progress | None:
+    """Progress in one line on stderr, where that is a terminal: for downloads that a call did not ask for."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        print(
+            f"\rfetching {name}: {done / 1e6:.0f} of {total / 1e6:.0f} MB ",
+            end="\n" if done == total else "",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    return show
+
+
 def why_wrong(entry: Entry, path: Path, thorough: bool = False) -> str | None:
     """What is wrong with the file of `entry` at `path`; None if nothing is. `thorough` hashes it in any case."""
     if not thorough and cache.untouched(path):
@@ -84,7 +101,7 @@ def why_wrong(entry: Entry, path: Path, thorough: bool = False) -> str | None:
     if published and not digest.startswith(published):
         return f"{path} is not what was published (its sha256 begins {digest[:8]}, not {published})"
     if known.get("sha256", digest) != digest:
-        return f"{path} has changed since it was fetched (its sha256 begins {digest[:8]}, not {known['sha256'][:8]})"
+        return cache.changed(path, digest)
     with contextlib.suppress(OSError):  # a cache that may only be read is hashed each time
         cache.remember(path, digest, known or {"name": entry.name, "url": entry.url, "licence": entry.licence})
     return None

@@ -69,6 +69,17 @@ def save_checkpoint(
     return Path(path)
 
 
+def save_plain(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> Path:
+    """Writes a state dict and nothing else, as safetensors or, by the suffix .pth, as torch's own file."""
+    whole = {key: _stored(value, half=False) for key, value in tensors.items()}
+    with replacing(path) as unfinished:
+        if Path(path).suffix == ".safetensors":
+            save_file(whole, unfinished, metadata={"format": "pt"})
+        else:
+            torch.save(whole, unfinished)
+    return Path(path)
+
+
 def _stored(value: Shaped[Tensor, "*shape"], half: bool) -> Shaped[Tensor, "*shape"]:
     value = value.detach().cpu()
     if half and value.dtype == torch.float32 and value.ndim >= FLAT and value.abs().max() < torch.finfo(torch.half).max:
