@@ -147,7 +147,7 @@ class Unsupervised:
 
 @dataclass(frozen=True)
 class SAV:
-    """SA-V and others that vos-benchmark scores: first and last frame do not count, objects may appear late.
+    """SA-V: the first and the last frame do not count, and objects may appear late.
 
     An object counts from the first remaining frame where either side shows it, if the truth ever does. Equal to
     `sav_evaluator.py` (Ravi et al., 2024), which prints these scores times 100. 255 is an id like any other.
