@@ -25,7 +25,10 @@ SMALL: dict[str, dict[str, Any]] = {  # cheaper choices of the same code, where 
     "fcn8s_at_once": {"backbone": "vgg11"},
     "fcn_resnet101": {"aux_weight": 0.0},
     "pspnet": {"backbone": "resnet18", "channels": 64},
+    "deconvnet": {"side": 32, "hidden": 64},
+    "keras_pyramid": {"blocks": 1, "pyramid_filters": 32, "filters": 32},
     "unet": {"base": 8},
+    "upernet": {"channels": 32, "aux_channels": 16},
 }
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # options that make another graph
     "unet valid": ("unet", {"base": 4, "padding": "valid", "norm": None, "in_channels": 1}),
@@ -33,6 +36,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # options that make another
     "deeplabv3plus lite": (
         "deeplabv3plus",
         {"backbone": "mobilenet_v3_small", "separable": True, "layout": "mmseg", "window": (64, 64), "aux_weight": 0.4},
+    ),
+    "upernet v2": (
+        "upernet",
+        {"backbone": "swin_v2_t", "channels": 32, "window": 4, "norms": False, "aux_weight": 0.0},
     ),
     "pspnet lite": ("pspnet", {"backbone": "efficientnet_lite0", "channels": 32, "layout": "plain"}),
 }

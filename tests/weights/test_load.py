@@ -201,6 +201,18 @@ def test_rules():
     assert report.dropped == ("1.weight", "1.bias")
 
 
+def test_parts_become_one_tensor():
+    """In the order of the parts, whatever their order in the file; the same part twice is a mistake."""
+    rules = (Rule(r"key", "qk", part=1), Rule(r"(query|other)", "qk", lambda t: -t, part=0))
+    query, key = torch.rand(2, 3), torch.rand(1, 3)
+    tensors, report = remap({"key": key, "query": query}, rules)
+    assert torch.equal(tensors["qk"], torch.cat([-query, key]))
+    assert report.loaded == {"key": "qk", "query": "qk"}
+    assert message(remap, {"query": query, "other": query}, rules) == (
+        "two tensors of the file became 'qk', the second is 'other'"
+    )
+
+
 def test_every_origin_knows_models_that_exist():
     for name, origin in ORIGINS.items():
         assert origin.name == name

@@ -27,6 +27,7 @@ RECORDED = {
     "mmseg_unet_s5_d16": ("openmmlab", "unet", 2),
     "mmseg_deeplabv3_r50_d8": ("openmmlab", "deeplabv3", 19),
     "mmseg_deeplabv3plus_r50_d8": ("openmmlab", "deeplabv3plus", 19),
+    "mmseg_upernet_swin_t": ("openmmlab", "upernet", 150),
     "d2_deeplab_v3plus_r103": ("detectron2", "deeplabv3plus", 19),
 }
 
@@ -107,6 +108,19 @@ def test_torchvision_deeplab(backbone, aux):
     assert sum(p.numel() for p in loaded.parameters()) == sum(p.numel() for p in theirs.parameters())
     with pytest.raises(UserError, match="the state dict holds weights of torchvision for deeplabv3, not for unet"):
         load("unet", weights=theirs.state_dict())
+
+
+@pytest.mark.parametrize("name", ["swin_t", "swin_s", "swin_b", "swin_v2_t", "swin_v2_s", "swin_v2_b"])
+def test_torchvision_swin(name):
+    theirs = getattr(torchvision.models, name)(weights=None).state_dict()
+    report = fill(build_backbone(name), theirs, fresh=r"norm[012]\..*")
+    assert {key.rsplit(".", 1)[-1] for key in report.dropped} <= {
+        "relative_position_index",
+        "relative_coords_table",
+        "weight",
+        "bias",
+    }
+    assert len(report.loaded) + len(report.dropped) == len(theirs)
 
 
 BACKBONES = ("resnet18", "resnet50", "vgg16", "vgg11_bn", "alexnet", "mobilenet_v2", "mobilenet_v3_large", "googlenet")

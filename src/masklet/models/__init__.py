@@ -32,6 +32,9 @@ class System:
 
 MODELS: Mapping[str, System] = MappingProxyType(
     {
+        "deconvnet": System(
+            "deconvnet:deconvnet", ("semantic",), "VGG16 and its mirror image, with switches (Noh, 2015)"
+        ),
         "deeplabv3": System("deeplab:deeplabv3", ("semantic",), "Dilated filters of several sizes (Chen et al., 2017)"),
         "deeplabv3plus": System(
             "deeplab:deeplabv3plus", ("semantic",), "DeepLab v3 joined with an early stage's detail"
@@ -42,12 +45,16 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "fcn8s_at_once": System("fcn:fcn8s_at_once", ("semantic",), "FCN-8s trained in one go, with scaled skips"),
         "fcn_resnet50": System("fcn_resnet:fcn_resnet50", ("semantic",), "FCN head on a dilated ResNet-50"),
         "fcn_resnet101": System("fcn_resnet:fcn_resnet101", ("semantic",), "FCN head on a dilated ResNet-101"),
+        "keras_pyramid": System(
+            "keras_pyramid:keras_pyramid", ("semantic",), "The lecture's tf.keras net: FCN on a feature pyramid"
+        ),
         "pspnet": System("pspnet:pspnet", ("semantic",), "Pyramid pooling on a dilated backbone (Zhao et al., 2017)"),
         "seed_fcn": System("seed:seed_fcn", ("semantic",), "VGG-13 encoder, five learned upsamplings, additive skips"),
         "seed_fcns": System(
             "seed:seed_fcns", ("semantic",), "The same decoder on the VGG16 of the ImageNet classifier"
         ),
         "seed_unet": System("seed:seed_unet", ("semantic",), "The U-Net of the flood lecture"),
+        "upernet": System("upernet:upernet", ("semantic",), "Pyramid pooling and a feature pyramid on Swin V1 or V2"),
         "unet": System("unet:unet", ("semantic",), "Encoder and decoder joined by skips (Ronneberger et al., 2015)"),
     }
 )

@@ -98,6 +98,14 @@ def max_unpool(
     if indices.numel() and int(indices.max()) >= height * width:
         far = int(indices.max())
         raise ValueError(f"an index points at pixel {far}, outside {height}x{width}; give the size that was pooled")
+    return put_back(x, indices, size)
+
+
+def put_back(
+    x: Float[Tensor, "b c h w"], indices: Int64[Tensor, "b c h w"], size: tuple[int, int]
+) -> Float[Tensor, "b c H W"]:
+    """`max_unpool` for indices that are known to be right: it looks at no value, so that it can be exported."""
+    height, width = size
     flat = x.new_zeros(*x.shape[:2], height * width)
     return flat.scatter(2, indices.flatten(2), x.flatten(2)).unflatten(2, (height, width))
 

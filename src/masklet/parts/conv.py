@@ -36,6 +36,38 @@ class DepthwiseConv2d(nn.Conv2d):
         return super().forward(x)
 
 
+class SameConv2d(nn.Conv2d):
+    """A convolution that pads as TensorFlow's `padding="same"`: n pixels become n / stride rounded up.
+
+    Where the padding is odd, the right and the lower side get one more. With stride 2 and an even side that is all
+    there is, so that filters sit half a pixel from where torch's padding puts them.
+    """
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h2 w2"]:
+        (above, below), (left, right) = (
+            self._sides(n, k, s) for n, k, s in zip(x.shape[-2:], self.kernel_size, self.stride, strict=True)
+        )
+        return super().forward(F.pad(x, (left, right, above, below)))
+
+    @staticmethod
+    def _sides(n: int, kernel: int, stride: int) -> tuple[int, int]:
+        total = max((-(-n // stride) - 1) * stride + kernel - n, 0)
+        return total // 2, total - total // 2
+
+
+class SameConvTranspose2d(nn.ConvTranspose2d):
+    """The adjoint of `SameConv2d`, as TensorFlow's: n pixels become n * stride, for kernels no smaller than that."""
+
+    def forward(
+        self, input: Float[Tensor, "b c h w"], output_size: list[int] | None = None
+    ) -> Float[Tensor, "b k h2 w2"]:
+        full = super().forward(input)
+        for axis in (-2, -1):
+            size, stride, kernel = input.shape[axis] * self.stride[axis], self.stride[axis], self.kernel_size[axis]
+            full = full.narrow(axis, max(kernel - stride, 0) // 2, size)
+        return full
+
+
 class ConvNormAct(nn.Sequential):
     """Convolution, then normalisation, then activation; children `conv`, `norm` and `act`, absent where None.
 

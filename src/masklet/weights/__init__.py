@@ -20,10 +20,12 @@ from masklet.weights import (
     cache,
     files,
     from_detectron2,
+    from_keras,
     from_openmmlab,
     from_pytorch_fcn,
     from_semseg,
     from_torchvision,
+    from_transformers,
     remap,
 )
 from masklet.weights.catalog import BACKBONE, CATALOG, Entry
@@ -58,6 +60,8 @@ ORIGINS: Mapping[str, Origin] = MappingProxyType(
             from_openmmlab.ORIGIN,
             from_detectron2.ORIGIN,
             from_torchvision.ORIGIN,
+            from_transformers.ORIGIN,
+            from_keras.ORIGIN,
         )
     }
 )

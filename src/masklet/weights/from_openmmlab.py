@@ -1,7 +1,9 @@
-"""Weights of OpenMMLab's mmsegmentation: PSPNet and DeepLab (ResNetV1c, stride 8), U-Net (64 channels, 5 levels)."""
+"""Weights of OpenMMLab's mmsegmentation: PSPNet, DeepLab, UPerNet on Swin and ResNetV1c, U-Net."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
 
 from torch import Tensor
@@ -69,6 +71,52 @@ DEEPLABV3PLUS = (
     Rule(r"decode_head\.conv_seg\.(.+)", r"head.classifier.\1"),
     *DEEPLABV3,
 )
+
+
+def merged(weight: Tensor) -> Tensor:
+    """Merging of patches: channels before pixels (torch's unfold) becomes pixels before channels, down first."""
+    kept = weight.shape[:-1]
+    return weight.view(*kept, -1, 2, 2).movedim((-1, -2), (-3, -2)).reshape(*kept, -1)
+
+
+def swin(theirs: str, ours: str) -> tuple[Rule, ...]:
+    """mmsegmentation's and mmdetection's Swin at the prefix `theirs` (a regular expression) as ours at `ours`."""
+    block, own = rf"{theirs}stages\.(\d)\.blocks\.(\d+)", rf"{ours}layers.\1.blocks.\2"
+    return (
+        Rule(rf"{theirs}patch_embed\.projection\.(.+)", rf"{ours}patch_embed.proj.\1"),
+        Rule(rf"{theirs}patch_embed\.norm\.(.+)", rf"{ours}patch_embed.norm.\1"),
+        Rule(rf"{block}\.attn\.w_msa\.relative_position_index", None),
+        Rule(rf"{block}\.attn\.w_msa\.(.+)", rf"{own}.attn.\3"),
+        Rule(rf"{block}\.(norm[12])\.(.+)", rf"{own}.\3.\4"),
+        Rule(rf"{block}\.ffn\.layers\.0\.0\.(.+)", rf"{own}.mlp.fc1.\3"),
+        Rule(rf"{block}\.ffn\.layers\.1\.(.+)", rf"{own}.mlp.fc2.\3"),
+        Rule(rf"{theirs}stages\.(\d)\.downsample\.(.+)", rf"{ours}layers.\1.downsample.\2", merged),
+        Rule(rf"{theirs}norm(\d)\.(.+)", rf"{ours}norm\1.\2"),
+    )
+
+
+def upernet(norm: str = "bn", classifier: str = "conv_seg") -> tuple[Rule, ...]:
+    """UPerNet's heads; transformers has the same names but for the norms and the last layers."""
+
+    def conv_norm(theirs: str, ours: str) -> tuple[Rule, ...]:
+        return (
+            Rule(rf"decode_head\.{theirs}\.conv\.(.+)", rf"{ours}.conv.\1"),
+            Rule(rf"decode_head\.{theirs}\.{norm}\.(.+)", rf"{ours}.norm.\1"),
+        )
+
+    return (
+        *(rule for i in range(9) for rule in conv_norm(rf"psp_modules\.{i}\.1", f"pyramid.levels.{i}")),
+        *conv_norm("bottleneck", "bottleneck"),
+        *(rule for i in range(3) for rule in conv_norm(rf"lateral_convs\.{i}", f"laterals.{i}")),
+        *(rule for i in range(3) for rule in conv_norm(rf"fpn_convs\.{i}", f"smooth.{i}")),
+        *conv_norm("fpn_bottleneck", "fuse"),
+        Rule(rf"decode_head\.{classifier}\.(.+)", r"classifier.\1"),
+        Rule(r"auxiliary_head\.convs\.0\.conv\.(.+)", r"aux_head.0.\1"),
+        Rule(rf"auxiliary_head\.convs\.0\.{norm}\.(.+)", r"aux_head.1.\1"),
+        Rule(rf"auxiliary_head\.{classifier}\.(.+)", r"aux_head.4.\1"),
+    )
+
+
 LEVELS = 5
 
 
@@ -113,9 +161,44 @@ def _deeplabv3plus_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     return {**_pspnet_options(tensors), "output_stride": 8, "separable": True}
 
 
+SWINS = {(96, 6): "t", (96, 18): "s", (128, 18): "b", (192, 18): "l"}  # width, blocks of the third stage: name
+
+
+def swin_options(tensors: Mapping[str, Tensor], table: str, third_stage: str) -> dict[str, object]:
+    """Which Swin V1 this is, and its window: from the table of its first block and the blocks of its third stage."""
+    offsets, heads = tensors[table].shape
+    depth = len({match[1] for key in tensors if (match := re.match(third_stage, key))})
+    return {"backbone": f"swin_{SWINS.get((heads * 32, depth), 't')}", "window": (math.isqrt(offsets) + 1) // 2}
+
+
+def upernet_options(
+    tensors: Mapping[str, Tensor], classifier: str = "conv_seg", conv: str = "decode_head.bottleneck.conv.weight"
+) -> dict[str, object]:
+    """Classes and widths of a UPerNet."""
+    options: dict[str, object] = {
+        "num_classes": len(tensors[f"decode_head.{classifier}.weight"]),
+        "channels": len(tensors[conv]),
+        "aux_weight": 0.0,
+    }
+    if (aux := tensors.get("auxiliary_head.convs.0.conv.weight")) is not None:
+        options |= {"aux_weight": 0.4, "aux_channels": len(aux)}
+    return options
+
+
+def _upernet_swin_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    table = "backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
+    return {**upernet_options(tensors), **swin_options(tensors, table, r"backbone\.stages\.2\.blocks\.(\d+)")}
+
+
+def _upernet_resnet_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    return {**upernet_options(tensors), "backbone": resnet_depth(tensors, "backbone.")}
+
+
 def _unet_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     return {**_classes_and_aux(tensors), "up": "interp_conv", "head_channels": 64, "dropout": 0.1}
 
+
+UPERNET_MARKS = (r"decode_head\.fpn_bottleneck\.conv\.weight", r"decode_head\.conv_seg\.weight")
 
 ORIGIN = Origin(
     "openmmlab",
@@ -125,12 +208,25 @@ ORIGIN = Origin(
             (r"decode_head\.psp_modules\.0\.1\.conv\.weight", r"decode_head\.conv_seg\.weight", r"backbone\.stem\..+"),
             PSPNET,
             _pspnet_options,
+            without=(r"decode_head\.fpn_bottleneck\..+",),
         ),
         Layout(
             ("deeplabv3plus",),
             (r"decode_head\.image_pool\.1\.conv\.weight", r"decode_head\.c1_bottleneck\.conv\.weight"),
             DEEPLABV3PLUS,
             _deeplabv3plus_options,
+        ),
+        Layout(
+            ("upernet",),
+            (*UPERNET_MARKS, r"backbone\.stages\.0\.blocks\.0\.attn\.w_msa\.relative_position_bias_table"),
+            (*swin(r"backbone\.", "backbone."), *upernet()),
+            _upernet_swin_options,
+        ),
+        Layout(
+            ("upernet",),
+            (*UPERNET_MARKS, r"backbone\.stem\.0\.weight"),
+            (*deep_stem(r"backbone\.stem"), Rule(r"backbone\.layer([1-4])\.(.+)", r"backbone.layer\1.\2"), *upernet()),
+            _upernet_resnet_options,
         ),
         Layout(
             ("deeplabv3",),

@@ -71,6 +71,24 @@ GOOGLENET_MARKS = (r"inception5b\.branch1\.conv\.weight", r"fc\.weight")
 CLASSIFIER = Rule(r"(fc|classifier|aux[12])\..+", None)
 BODY = (CLASSIFIER, Rule(r"(.+)", r"\1"))
 
+SWIN = (
+    Rule(r"features\.0\.0\.(.+)", r"patch_embed.proj.\1"),
+    Rule(r"features\.0\.2\.(.+)", r"patch_embed.norm.\1"),
+    Rule(r".+\.attn\.relative_(position_index|coords_table)", None),
+    *(
+        rule
+        for i in range(4)
+        for rule in (
+            Rule(rf"features\.{2 * i + 1}\.(\d+)\.mlp\.0\.(.+)", rf"layers.{i}.blocks.\1.mlp.fc1.\2"),
+            Rule(rf"features\.{2 * i + 1}\.(\d+)\.mlp\.3\.(.+)", rf"layers.{i}.blocks.\1.mlp.fc2.\2"),
+            Rule(rf"features\.{2 * i + 1}\.(\d+)\.(.+)", rf"layers.{i}.blocks.\1.\2"),
+            Rule(rf"features\.{2 * i + 2}\.(.+)", rf"layers.{i}.downsample.\1"),
+        )
+    ),
+    Rule(r"norm\.(.+)", r"norm3.\1"),
+    Rule(r"head\..+", None),
+)
+
 ORIGIN = Origin(
     "torchvision",
     (
@@ -97,6 +115,19 @@ ORIGIN = Origin(
             Layout(FCNS, (*VGG_MARKS, rf"features\.{last}\.weight"), _fully_connected(0, 3, 6), _body(name))
             for name, last in (("vgg19", 34), ("vgg16", 28), ("vgg13", 22), ("vgg11", 18))
         ),
+        Layout(
+            ("deconvnet",),
+            (*VGG_MARKS, r"features\.41\.running_mean"),
+            (
+                Rule(r"features\.(.+)", r"encoder.features.\1"),
+                Rule(r"classifier\.0\.weight", r"fc.fc6.conv.weight", _as_convolution),
+                Rule(r"classifier\.3\.weight", r"fc.fc7.conv.weight", _as_convolution),
+                Rule(r"classifier\.0\.bias", r"fc.fc6.conv.bias"),
+                Rule(r"classifier\.3\.bias", r"fc.fc7.conv.bias"),
+                Rule(r"classifier\.6\..+", None),
+            ),
+            without=(r"features\.44\..+",),
+        ),
         Layout(("fcn32s",), ALEXNET_MARKS, _fully_connected(1, 4, 6), _body("alexnet")),
         Layout(
             ("fcn32s",),
@@ -107,5 +138,6 @@ ORIGIN = Origin(
         Layout(("backbone",), (r"layer1\.0\.conv1\.weight", r"fc\.weight"), BODY),  # ResNet, ResNeXt
         Layout(("backbone",), (r"features\.0\.(0\.)?weight", r"classifier\..+"), BODY),  # VGG, AlexNet, MobileNet
         Layout(("backbone",), GOOGLENET_MARKS, BODY),
+        Layout(("backbone",), (r"features\.1\.0\.attn\.qkv\.weight", r"head\.weight"), SWIN),
     ),
 )

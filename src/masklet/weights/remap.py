@@ -20,11 +20,15 @@ def _same(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Rule:
-    """Keys that match `pattern` are called `to`, or dropped where `to` is None; `fix` changes the tensor."""
+    """Keys that match `pattern` are called `to`, or dropped where `to` is None; `fix` changes the tensor.
+
+    Rules with a `part` give one tensor together, theirs stacked along the first axis in the order of the parts.
+    """
 
     pattern: str
     to: str | None
-    fix: Callable[[Tensor], Tensor] = _same  # reshape a fully connected layer, flip BGR, split a projection
+    fix: Callable[[Tensor], Tensor] = _same  # reshape a fully connected layer, flip BGR, fill up with zeros
+    part: int | None = None  # queries, keys and values that we keep as one matrix, for instance
 
 
 IDENTITY = (Rule(r"(.+)", r"\1"),)
@@ -86,21 +90,27 @@ def remap(
     """Tensors under our names. Every source key must match a rule, and no two may get the same name."""
     rules, out, loaded = tuple(rules), {}, {}
     unknown, dropped = [], []
+    parts: dict[str, dict[int, Tensor]] = {}
     for key, value in source.items():
         found = rename(key, rules)
         if found is None:
             unknown.append(key)
         elif found[0] is None:
             dropped.append(key)
-        elif found[0] in out:
+        elif found[0] in out or found[1].part in parts.get(found[0], ()):
             raise UserError(f"two tensors of {said} became {found[0]!r}, the second is {key!r}")
         else:
-            out[found[0]], loaded[key] = found[1].fix(value), found[0]
+            loaded[key] = found[0]
+            if found[1].part is None:
+                out[found[0]] = found[1].fix(value)
+            else:
+                parts.setdefault(found[0], {})[found[1].part] = found[1].fix(value)
     if unknown:
         raise UserError(
             f"{said} has {_count(unknown, 'tensor')} that its layout does not know: {_some(unknown)}",
             hint="name the origin it comes from with origin=",
         )
+    out |= {name: torch.cat([pieces[i] for i in sorted(pieces)]) for name, pieces in parts.items()}
     return out, Report(loaded, tuple(dropped))
 
 

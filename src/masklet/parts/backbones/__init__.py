@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from jaxtyping import Float
 from torch import Tensor
 
+from masklet.parts.backbones import swin as _swin
 from masklet.parts.backbones.alexnet import alexnet, caffenet
 from masklet.parts.backbones.efficientnet_lite import efficientnet_lite0, efficientnet_lite0_classifier
 from masklet.parts.backbones.googlenet import GoogLeNet
@@ -71,6 +72,13 @@ BACKBONES: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "resnext50_32x4d": partial(ResNet, X50_32X4D),
         "resnext101_32x8d": partial(ResNet, X101_32X8D),
         "resnext101_64x4d": partial(ResNet, X101_64X4D),
+        "swin_t": partial(_swin.swin, _swin.TINY),
+        "swin_s": partial(_swin.swin, _swin.SMALL),
+        "swin_b": partial(_swin.swin, _swin.BASE),
+        "swin_l": partial(_swin.swin, _swin.LARGE),
+        "swin_v2_t": partial(_swin.swin_v2, _swin.TINY),
+        "swin_v2_s": partial(_swin.swin_v2, _swin.SMALL),
+        "swin_v2_b": partial(_swin.swin_v2, _swin.BASE),
         "vgg11": partial(vgg, A),
         "vgg13": partial(vgg, B),
         "vgg16": partial(vgg, D),
