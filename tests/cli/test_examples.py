@@ -76,10 +76,21 @@ def test_export(monkeypatch, tmp_path, capsys, checkpoint):
     assert (tmp_path / "model.pt2").exists()
 
 
+def test_sliding_window(monkeypatch, tmp_path, capsys):
+    """Three ways to the same scores; how much faster the later ones are is for the reader, not for a test."""
+    run(monkeypatch, tmp_path, "sliding_window.py", "--size", 24, "--classes", 3)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "24x24 pixels, 3 classes, patches of 46"
+    differences = [float(line.split("difference ")[1].split()[0]) for line in lines[1:]]
+    assert len(differences) == 3
+    assert max(differences) < 1e-4
+
+
 def test_each_example_is_tested():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "predict_image.py",
         "evaluate.py",
         "finetune.py",
         "export.py",
+        "sliding_window.py",
     }

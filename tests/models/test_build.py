@@ -87,8 +87,8 @@ def test_classes_decide():
 @pytest.mark.parametrize(
     ("name", "choices", "error", "message"),
     [
-        ("fcn8", {}, UserError, "unknown model 'fcn8'; did you mean 'fcn8s'? models: fcn16s, fcn32s, fcn8s, "),
-        ("fjord", {}, UserError, "unknown model 'fjord'; models: fcn16s, fcn32s, "),
+        ("fcn8", {}, UserError, "unknown model 'fcn8'; did you mean 'fcn8s'? models: deconvnet, deeplabv3, "),
+        ("fjord", {}, UserError, "unknown model 'fjord'; models: deconvnet, deeplabv3, "),
         (
             "half",
             {"nun_classes": 3},
