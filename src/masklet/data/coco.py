@@ -97,9 +97,9 @@ class Rows:
     def floats(self, key: str, *default: Any) -> np.ndarray:
         """Entry `key` of all as finite numbers."""
         column = self.column(key, *default)
-        try:
+        if {*map(type, column)} <= {int, float}:
             values = np.fromiter(column, np.float64, len(column))
-        except (TypeError, ValueError):
+        else:
             values = np.array([v if isinstance(v, int | float) else np.nan for v in column], np.float64)
         wrong = ~np.isfinite(values)
         if wrong.any() and not default:
