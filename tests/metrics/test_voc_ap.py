@@ -59,7 +59,7 @@ def by_the_book(images, label, threshold, points):
         return math.nan
     right = np.cumsum(outcomes) if outcomes else np.zeros(0)
     recall, precision = right / total, right / np.arange(1, len(right) + 1)
-    if points == "11":
+    if points == "eleven":
         return (
             sum(max([p for r, p in zip(recall, precision, strict=True) if r >= t / 10], default=0) for t in range(11))
             / 11
@@ -79,7 +79,7 @@ def score(images, order=None, **options):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from(["area", "11"]), st.sampled_from([0.5, 0.75]))
+@given(st.integers(0, 2**31), st.sampled_from(["area", "eleven"]), st.sampled_from([0.5, 0.75]))
 def test_equals_the_book(seed, points, threshold):
     images = made(seed)
     found = score(images, points=points, threshold=threshold).compute()
@@ -106,7 +106,7 @@ def test_worked_by_hand():
     """Right, twice the same (wrong), right: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1; a fourth is difficult."""
     true = objects([[0, 0, 40, 40], [60, 0, 100, 40], [0, 60, 40, 100]])
     found = objects([[0, 0, 40, 40], [0, 0, 40, 38], [60, 0, 100, 40], [0, 60, 40, 100]], scores=[0.9, 0.8, 0.7, 0.95])
-    for points, want in (("area", 0.5 + 0.5 * 2 / 3), ("11", (6 + 5 * 2 / 3) / 11)):
+    for points, want in (("area", 0.5 + 0.5 * 2 / 3), ("eleven", (6 + 5 * 2 / 3) / 11)):
         out = VocAP(1, points=points)
         out.update(found, true, image="a", difficult=[False, False, True])
         assert out.compute() == pytest.approx({"ap": want, "ap/0": want})
@@ -133,13 +133,13 @@ def once(*names):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: VocAP(1, points="12"), "points is '12'; choose 'area' (VOC 2010) or '11' (VOC 2007)"),
+        (lambda: VocAP(1, points="12"), "points is '12'; choose 'area' (VOC 2010) or 'eleven' (VOC 2007)"),
         (lambda: VocAP(1, threshold=0), "threshold is 0; an IoU above 0 and up to 1; VOC's is 0.5"),
         (lambda: once("a", "a"), "image 'a' came twice; update once for each image, with everything in it"),
         (lambda: once("a").merge(once("a")), "image 'a' is in both parts; give every image to one part only"),
         (
-            lambda: VocAP(1).merge(VocAP(1, points="11")),
-            "cannot merge scores of different settings: (('0',), 0.5, 'area') and (('0',), 0.5, '11')",
+            lambda: VocAP(1).merge(VocAP(1, points="eleven")),
+            "cannot merge scores of different settings: (('0',), 0.5, 'area') and (('0',), 0.5, 'eleven')",
         ),
         (
             lambda: VocAP(1).update(objects([[0, 0, 1, 1]]), objects([[0, 0, 1, 1]]), image=0),

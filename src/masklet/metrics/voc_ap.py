@@ -23,7 +23,7 @@ class VocAP:
 
     Found boxes choose the true box of their class that they overlap most; at IoU >= `threshold` the first by score is
     right, later ones are wrong, and those of difficult boxes do not count. points="area" is the area under the
-    precision envelope (VOC 2010 to 2012), points="11" the mean of the envelope at recalls 0, .1, ... 1 (VOC 2007).
+    precision envelope (VOC 2010 to 2012), points="eleven" the mean of the envelope at recalls 0, .1, ... 1 (VOC 2007).
 
     Our boxes end exclusively: VOC's pixels x0..x1 are the box from x0 to x1 + 1, which gives its overlaps exactly.
     """
@@ -34,8 +34,8 @@ class VocAP:
     image_ids: list[int | str] = field(init=False, default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
-        if self.points not in ("area", "11"):
-            raise UserError(f"points is {self.points!r}", hint="choose 'area' (VOC 2010) or '11' (VOC 2007)")
+        if self.points not in ("area", "eleven"):
+            raise UserError(f"points is {self.points!r}", hint="choose 'area' (VOC 2010) or 'eleven' (VOC 2007)")
         if not 0 < self.threshold <= 1:
             raise UserError(f"threshold is {self.threshold}", hint="an IoU above 0 and up to 1; VOC's is 0.5")
         self._truths = np.zeros(len(self.names), np.int64)
@@ -147,7 +147,7 @@ class VocAP:
     def _ap(self, recall: Float[np.ndarray, " n"], precision: Float[np.ndarray, " n"], truths: int) -> float:
         if not truths:
             return float("nan")
-        if self.points == "11":
+        if self.points == "eleven":
             return float(np.mean([precision[recall >= r].max(initial=0) for r in np.arange(11) / 10]))
         best = np.maximum.accumulate(precision[::-1])[::-1]  # precision at this recall or beyond
         return float((np.diff(recall, prepend=0) * best).sum())

@@ -41,7 +41,7 @@ def test_files_equal_pycocotools(files):
 
 def test_voc_on_the_same_files(files):
     results_path, truth_path, _, truth = files
-    score = score_voc_ap(results_path, truth_path, points="11", progress=lambda done, total: None)
+    score = score_voc_ap(results_path, truth_path, points="eleven", progress=lambda done, total: None)
     assert 0 <= score.compute()["ap"] <= 1
     assert sum(row["truths"] for row in score.table()) == sum(not item["iscrowd"] for item in truth["annotations"])
 

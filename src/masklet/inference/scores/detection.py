@@ -108,11 +108,11 @@ def score_voc_ap(
 ) -> VocAP:
     """PASCAL VOC's AP of boxes in a COCO results file against a COCO truth file.
 
-    points is area (VOC 2010) or 11 (VOC 2007). Annotations with "difficult": 1 or "iscrowd": 1 do not count.
+    points is area (VOC 2010) or eleven (VOC 2007). Annotations with "difficult": 1 or "iscrowd": 1 do not count.
     """
     known = parse_truth(read_json(truth), "box", truth)
     results = parse_results(read_json(predictions), known, "box", predictions)
-    score = VocAP(known.classes, threshold, str(points))
+    score = VocAP(known.classes, threshold, points)
     difficult = np.array(known.rows.column("difficult", 0), bool)
     table = replace(known.table, ignore=difficult | known.table.crowd)
     score.update_many(results.table, table, known.ids)
