@@ -292,7 +292,13 @@ def _detectron2() -> Iterator[Entry]:
         url="https://dl.fbaipublicfiles.com/detectron2/DeepLab/Cityscapes-SemanticSegmentation/"
         "deeplab_v3_plus_R_103_os16_mg124_poly_90k_bs16/28054032/model_final_a8a355.pkl",
         model="deeplabv3plus",
-        options={"backbone": "resnet101", "layout": "detectron2", "multi_grid": (1, 2, 4), "num_classes": 19},
+        options={
+            "backbone": "resnet101",
+            "layout": "detectron2",
+            "multi_grid": (1, 2, 4),
+            "window": (512, 1024),  # its pyramid averages over the training crop
+            "num_classes": 19,
+        },
         classes=CITYSCAPES,
         scores={"miou": 0.80},
         source="detectron2, projects/DeepLab/README.md",
