@@ -13,7 +13,7 @@ import torchvision
 from masklet.models import MODELS, build
 from masklet.parts.backbones import BACKBONES, build_backbone
 from masklet.parts.norm import Normalize
-from masklet.weights import CATALOG, catalog, licences, recognise
+from masklet.weights import CATALOG, catalog, fill, licences, recognise
 from masklet.weights.catalog import BACKBONE, HOSTS, official
 
 PUBLISHED = [name for name, entry in CATALOG.items() if not entry.bundled]
@@ -107,6 +107,15 @@ def test_models_are_built_as_the_catalog_says(name):
     assert normalize.pixels == entry.pixels
     assert len(entry.classes) == entry.options["num_classes"]
     assert model.spec["options"] == dict(entry.options)
+
+
+@pytest.mark.parametrize("name", sorted({e.options["backbone"] for e in CATALOG.values() if e.model == BACKBONE}))
+def test_backbones_take_what_torchvision_publishes(name):
+    options = {"init_weights": False} if name == "googlenet" else {}
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models, name)(weights=None, **options).state_dict()
+        report = fill(build_backbone(name), theirs, fresh=CATALOG[f"{name}_imagenet"].fresh)
+    assert len(report.loaded) + len(report.dropped) == len(theirs)
 
 
 def test_licences_say_what_a_gate_asks_for():

@@ -17,7 +17,7 @@ import oracle
 from conftest import shared
 from masklet.parts.backbones import build_backbone
 from masklet.structures.errors import UserError
-from masklet.weights import fill, load, recognise
+from masklet.weights import CATALOG, fill, load, recognise
 
 KEYS = Path(__file__).parent / "keys"
 RECORDED = {
@@ -29,6 +29,7 @@ RECORDED = {
     "mmseg_unet_s5_d16": ("openmmlab", "unet", 2),
     "mmseg_deeplabv3_r50_d8": ("openmmlab", "deeplabv3", 19),
     "mmseg_deeplabv3plus_r50_d8": ("openmmlab", "deeplabv3plus", 19),
+    "mmseg_upernet_r50": ("openmmlab", "upernet", 19),
     "mmseg_upernet_swin_t": ("openmmlab", "upernet", 150),
     "d2_deeplab_v3plus_r103": ("detectron2", "deeplabv3plus", 19),
 }
@@ -87,6 +88,23 @@ def test_recorded_keys_are_wanted_to_the_last(name):
         UserError, match=r"the state dict does not say which model it is for; name it, for instance load"
     ):
         load("", weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("mmseg_pspnet_r50_d8", "pspnet_resnet50_cityscapes"),
+        ("mmseg_unet_s5_d16", "unet_drive"),
+        ("mmseg_deeplabv3plus_r50_d8", "deeplabv3plus_resnet50_cityscapes"),
+        ("mmseg_upernet_swin_t", "upernet_swin_t_ade20k"),
+        ("d2_deeplab_v3plus_r103", "deeplabv3plus_resnet103_cityscapes"),
+    ],
+)
+def test_the_catalog_says_what_the_keys_say(name, entry):
+    weights, entry = ghosts(name), CATALOG[entry]
+    implied = recognise(weights, entry.model)[1].options(weights)
+    implied.pop("loss", None)  # how it was trained
+    assert {key: entry.options[key] for key in implied} == implied
 
 
 def test_at_once_is_8s_with_other_numbers():

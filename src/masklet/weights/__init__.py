@@ -164,7 +164,7 @@ def _published(entry: Entry, fresh: str | None, options: dict[str, Any]) -> nn.M
     tensors = read_tensors(fetch(entry, on_terminal(entry.name)))
     if entry.model == BACKBONE:
         model = build_backbone(entry.options[BACKBONE], **options)
-        fill(model, tensors, fresh=fresh)
+        fill(model, tensors, fresh=fresh or entry.fresh)
         return model.eval()
     theirs = {} if {"classes", "num_classes"} & options.keys() else {"classes": entry.classes}
     choices = {key: value for key, value in entry.options.items() if key != "num_classes"} | theirs | options

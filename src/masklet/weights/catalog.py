@@ -69,6 +69,7 @@ class Entry:
     scores: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     started_from: str = "ImageNet"  # the data that its backbone learned from before
+    fresh: str | None = None  # what the file does not have and a later training gives (a regular expression)
 
     def __post_init__(self) -> None:
         if self.url and not official(self.url):
@@ -137,6 +138,12 @@ BACKBONES = (
     ("resnext101_32x8d", "resnext101_32x8d-8ba56ff5.pth", 339.586, 79.312),
     ("resnext101_32x8d", "resnext101_32x8d-110c445d.pth", 339.673, 82.834),
     ("resnext101_64x4d", "resnext101_64x4d-173b62eb.pth", 319.318, 83.246),
+    ("swin_t", "swin_t-704ceda3.pth", 108.19, 81.474),
+    ("swin_s", "swin_s-5e29d889.pth", 189.786, 83.196),
+    ("swin_b", "swin_b-68c6b09e.pth", 335.364, 83.582),
+    ("swin_v2_t", "swin_v2_t-b137f0e2.pth", 108.626, 82.072),
+    ("swin_v2_s", "swin_v2_s-637d8ceb.pth", 190.675, 83.712),
+    ("swin_v2_b", "swin_v2_b-781e5279.pth", 336.372, 84.112),
     ("vgg11", "vgg11-8a719046.pth", 506.84, 69.02),
     ("vgg13", "vgg13-19584684.pth", 507.545, 69.928),
     ("vgg16", "vgg16-397923af.pth", 527.796, 71.592),
@@ -148,6 +155,9 @@ BACKBONES = (
     ("wide_resnet50_2", "wide_resnet50_2-95faca4d.pth", 131.82, 78.468),
     ("wide_resnet50_2", "wide_resnet50_2-9ba9bcbe.pth", 263.124, 81.602),
 )
+
+
+SWIN_NORMS = r"norm[012]\..*"  # a classifier normalises its last map only
 
 
 def _torchvision() -> Iterator[Entry]:
@@ -179,6 +189,7 @@ def _torchvision() -> Iterator[Entry]:
             model=BACKBONE,
             options={"backbone": backbone},
             scores={"top1": accuracy / 100},
+            fresh=SWIN_NORMS if backbone.startswith("swin") else None,
             **of,
         )
         seen.add(backbone)
@@ -198,7 +209,23 @@ def _deeplabv3plus(depth: int) -> dict[str, Any]:
     return {**_pspnet(depth), "output_stride": 8, "separable": True}
 
 
+def _swin(size: str) -> dict[str, Any]:
+    return {"backbone": f"swin_{size}", "window": 7, "channels": 512, "aux_channels": 256, "aux_weight": 0.4}
+
+
 MMSEG = (
+    *(
+        (
+            *(f"upernet_swin_{size}_ade20k", "upernet", _swin(size), "ADE20K", ADE20K, {"miou": miou}),
+            f"swin/upernet_swin_{word}_patch4_window7_512x512_160k_ade20k_pretrain_224x224_1K/"
+            f"upernet_swin_{word}_patch4_window7_512x512_160k_ade20k_pretrain_224x224_1K_{end}.pth",
+        )
+        for size, word, miou, end in (
+            ("t", "tiny", 0.4441, "20210531_112542-e380ad3e"),
+            ("s", "small", 0.4772, "20210526_192015-ee2fff1c"),
+            ("b", "base", 0.4799, "20210526_192340-593b0e13"),
+        )
+    ),
     (
         *("deeplabv3plus_resnet50_cityscapes", "deeplabv3plus", _deeplabv3plus(50), "Cityscapes", CITYSCAPES),
         {"miou": 0.8009},
@@ -278,7 +305,7 @@ def _openmmlab() -> Iterator[Entry]:
             options={**options, "num_classes": len(classes)},
             classes=classes,
             scores=scores,
-            source=f"mmsegmentation, configs/{model}/metafile.yaml",
+            source=f"mmsegmentation, configs/{file.partition('/')[0]}/metafile.yaml",
             started_from="" if model == "unet" else "ImageNet",
         )
 
