@@ -201,3 +201,13 @@ def test_bad_run_lengths(call, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - compared below
         call()
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (1, 5), (5, 1), (0, 3), (3, 0), (40, 31)])
+@pytest.mark.parametrize("most", [1, 2, 5, 60_000])
+def test_id_maps_fall_into_masks(shape: tuple[int, int], most: int):
+    rng = np.random.default_rng(most)
+    ids = np.sort(rng.integers(0, most, shape).astype(np.uint16), axis=0)  # runs of many lengths
+    numbers, masks = rle.from_ids(ids)
+    assert numbers.tolist() == sorted({*ids.ravel().tolist()} - {0})
+    assert masks == [rle.encode(ids == number) for number in numbers]

@@ -1,5 +1,7 @@
 """Every mistake at the door of a structure, with the exact words that meet it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -69,12 +71,16 @@ TABLE = {
         lambda: Classes(tuple(map(str, range(256)))),
         "ignore=255 is also the class '255'; use 65535 or -1",
     ),
+    "a keypoint twice": (
+        lambda: Classes(("person",), keypoints=("nose", "nose")),
+        "two keypoints have the name 'nose'; every name must be different",
+    ),
     "unscored class": (lambda: Classes(("a",), unscored=(1,)), "unscored class 1 does not exist; classes are 0..0"),
     "unknown name": (lambda: TWO.index("grond"), "no class is called 'grond'; did you mean ground?"),
     "unknown label": (lambda: TWO.index(2), "class 2 does not exist; classes are 0..1"),
     "unknown field": (
         lambda: Classes.from_dict({"names": ["a"], "colours": []}),
-        "classes have no field 'colours'; the fields are colors, ids, ignore, names, things, unscored",
+        "classes have no field 'colours'; the fields are colors, ids, ignore, keypoints, names, things, unscored",
     ),
     "no names": (lambda: Classes.from_dict({"ids": [1]}), 'the classes have no names; give {"names": [...]}'),
     # SemanticMap
@@ -99,6 +105,11 @@ TABLE = {
         "probs have shape (2, 4, 3), expected (2, 3, 4); give K, H, W",
     ),
     # Masks
+    "id map with channels": (
+        lambda: Masks.from_ids(BYTES[None]),
+        "an id map has the shape (h, w), this one has (1, 3, 4)",
+    ),
+    "negative id": (lambda: Masks.from_ids(LONGS - 1), "an id map holds -1; ids are 0 (background) and above"),
     "negative size": (lambda: Masks(-1, 4), "masks cannot be -1x4; give height and width in pixels"),
     "mask of another size": (
         lambda: Masks(480, 640, (MASK,)),
@@ -146,6 +157,27 @@ TABLE = {
     "too many bools": (
         lambda: MASKS[[True, False]],
         "a bool choice of 2 does not fit 1 objects; give one bool each",
+    ),
+    # Instances, what only some tasks know
+    "crowd as numbers": (
+        lambda: replace(instances(), crowd=torch.zeros(1)),
+        "crowd is bool (n,), this is torch.float32 of shape (1,); give True or False for each object",
+    ),
+    "crowd of another length": (
+        lambda: replace(instances(), crowd=torch.zeros(2, dtype=torch.bool)),
+        "every field of Instances needs one entry per object, but there are 1 boxes, 1 labels, 1 scores, 2 crowd",
+    ),
+    "keypoints without visibility": (
+        lambda: replace(instances(), keypoints=torch.zeros(1, 17, 2)),
+        "keypoints are float (n, k, 3), these are torch.float32 of shape (1, 17, 2); give x y visible for each point",
+    ),
+    "keypoint at nan": (
+        lambda: replace(instances(), keypoints=torch.full((1, 17, 3), torch.nan)),
+        "the keypoints have a number that is not finite",
+    ),
+    "rotated boxes without an angle": (
+        lambda: replace(instances(), rotated=torch.zeros(1, 4)),
+        "rotated boxes are float (n, 5), these are torch.float32 of shape (1, 4); give cx cy w h degrees",
     ),
     # Instances
     "boxes of integers": (

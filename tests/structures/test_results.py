@@ -19,6 +19,7 @@ from masklet.structures import (
     Segment,
     SemanticMap,
 )
+from masklet.structures.objects import Objects
 
 STREET = Classes(("road", "car", "sky"))
 
@@ -133,3 +134,18 @@ def test_sample():
     assert Sample(image.float(), original_size=(40, 60)).original_size == (40, 60)
     with pytest.raises(dataclasses.FrozenInstanceError):
         sample.name = "other"
+
+
+def test_what_only_some_tasks_know_is_chosen_with_the_objects():
+    objects = Instances(
+        torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64), torch.ones(3), None, (5, 5), Classes(("person",)),
+        torch.tensor([True, False, True]), torch.arange(18.0).view(3, 2, 3), torch.ones(3, 5),
+    )  # fmt: skip
+    chosen = objects[[2, 0]]
+    assert chosen.crowd.tolist() == [True, True]
+    assert torch.equal(chosen.keypoints, objects.keypoints[[2, 0]])
+    assert chosen.rotated.shape == (2, 5)
+    table = Objects.of_instances(objects)
+    assert table.crowd.tolist() == [True, False, True]
+    assert table.keypoints.shape == (3, 2, 3)
+    assert Objects.of_instances(objects, crowd=[False] * 3).crowd.tolist() == [False] * 3

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int64, UInt32
+from jaxtyping import Bool, Float, Int, Int64, Integer, UInt32
 from torch import Tensor
 
 
@@ -153,6 +153,21 @@ def encode_many(masks: Tensor | np.ndarray) -> list[RLE]:
     boxes = [_box(mask) for mask in masks]
     crops = (mask[y0:y1, x0:x1] for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True))
     return from_crops(crops, [box[:2] for box in boxes], *masks.shape[1:])
+
+
+def from_ids(ids: Integer[np.ndarray, "h w"]) -> tuple[Int64[np.ndarray, " n"], list[RLE]]:
+    """The numbers above 0 that an id map holds, rising, and the run lengths of each, in one pass."""
+    height, width = ids.shape
+    columns = ids.T.reshape(-1)
+    starts = np.flatnonzero(np.append(columns.size > 0, columns[1:] != columns[:-1]))
+    ends, owner = np.append(starts[1:], columns.size)[: len(starts)], columns[starts].astype(np.int64)
+    if len(owner) and owner.min() < 0:
+        raise ValueError(f"an id map holds {owner.min()}; ids are 0 (background) and above")
+    order = np.argsort(owner, kind="stable")
+    order = order[owner[order] > 0]
+    numbers, first = np.unique(owner[order], return_index=True)
+    toggles = np.stack([starts[order], ends[order]], 1).reshape(-1)
+    return numbers, from_toggles(toggles, 2 * np.append(first, len(order)), height, width)
 
 
 def _box(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:

@@ -45,6 +45,7 @@ class Classes:
     ids: tuple[int, ...] = ()  # the numbers on disk; 0..n-1 where not given
     ignore: int = 255
     unscored: tuple[int, ...] = ()  # classes that a benchmark leaves out of its score
+    keypoints: tuple[str, ...] = ()  # the points of every object, such as left_eye, where the data set has them
 
     def __post_init__(self) -> None:
         if isinstance(self.names, str):
@@ -60,13 +61,18 @@ class Classes:
         put("things", tuple(bool(t) for t in self.things) or (False,) * n)
         put("ids", tuple(int(i) for i in self.ids) or tuple(range(n)))
         put("unscored", tuple(int(i) for i in self.unscored))
+        put("keypoints", tuple(self.keypoints))
         for what in ("colors", "things", "ids"):
             if len(getattr(self, what)) != n:
                 raise UserError(f"{n} classes but {len(getattr(self, what))} {what}", hint="give one for each class")
-        for what, values in (("name", self.names), ("id", self.ids)):
-            if len(set(values)) != n:
+        for whose, what, values in (
+            ("classes", "name", self.names),
+            ("classes", "id", self.ids),
+            ("keypoints", "name", self.keypoints),
+        ):
+            if len(set(values)) != len(values):
                 twice = next(v for i, v in enumerate(values) if v in values[:i])
-                raise UserError(f"two classes have the {what} {twice!r}", hint=f"every {what} must be different")
+                raise UserError(f"two {whose} have the {what} {twice!r}", hint=f"every {what} must be different")
         for name, color in zip(self.names, self.colors, strict=True):
             if not all(0 <= v <= 255 for v in color):
                 raise UserError(f"the colour {color} of class {name!r} is not in 0..255", hint="use 8-bit RGB")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from masklet.structures.classes import Classes
@@ -16,7 +16,13 @@ from masklet.structures.selection import Keep, positions
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """Objects in one image. Boxes are x0 y0 x1 y1 in pixels, ends exclusive; labels count from 0."""
+    """Objects in one image. Boxes are x0 y0 x1 y1 in pixels, ends exclusive; labels count from 0.
+
+    What only some tasks know is None elsewhere. Keypoints are (x, y, visible): 0 not labelled, 1 hidden, 2 seen; models
+    give a score there. Rotated boxes are (cx, cy, w, h, degrees), turned counter-clockwise on the screen as in
+    detectron2. `crowd` belongs to truth: a region that is no single object to learn (COCO's `iscrowd`, illegible text)
+    and that scores leave out.
+    """
 
     boxes: Float[Tensor, "n 4"]
     labels: Int64[Tensor, " n"]
@@ -24,6 +30,9 @@ class Instances:
     masks: Masks | None
     size: tuple[int, int]
     classes: Classes
+    crowd: Bool[Tensor, " n"] | None = None
+    keypoints: Float[Tensor, "n k 3"] | None = None
+    rotated: Float[Tensor, "n 5"] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
@@ -32,8 +41,19 @@ class Instances:
             raise UserError(f"boxes are float (n, 4), these are {came}", hint="give x0 y0 x1 y1 for each object")
         if self.labels.dtype != torch.int64:
             raise UserError(f"labels are int64, these are {self.labels.dtype}", hint="convert them with .long()")
-        parts = {"boxes": self.boxes, "labels": self.labels, "scores": self.scores, "masks": self.masks}
-        counts = {name: len(part) for name, part in parts.items() if part is not None}
+        if self.crowd is not None and (self.crowd.dtype != torch.bool or self.crowd.ndim != 1):
+            came = f"{self.crowd.dtype} of shape {tuple(self.crowd.shape)}"
+            raise UserError(f"crowd is bool (n,), this is {came}", hint="give True or False for each object")
+        for name, form, part in (("keypoints", "(n, k, 3)", self.keypoints), ("rotated boxes", "(n, 5)", self.rotated)):
+            if part is None:
+                continue
+            wrong = part.ndim != form.count(",") + 1 or part.shape[-1] != int(form[-2])
+            if wrong or not part.is_floating_point():
+                hint = "give x y visible for each point" if name == "keypoints" else "give cx cy w h degrees"
+                raise UserError(f"{name} are float {form}, these are {part.dtype} of shape {tuple(part.shape)}", hint)
+            if not part.isfinite().all():
+                raise UserError(f"the {name} have a number that is not finite")
+        counts = {name: len(part) for name in _EACH if (part := getattr(self, name)) is not None}
         if len(set(counts.values())) > 1:
             came = ", ".join(f"{n} {name}" for name, n in counts.items())
             raise UserError(f"every field of Instances needs one entry per object, but there are {came}")
@@ -70,6 +90,8 @@ class Instances:
 
     def __getitem__(self, keep: Keep) -> Instances:
         chosen = positions(keep, len(self))
-        masks = None if self.masks is None else self.masks[chosen]
-        fields = (self.boxes[chosen], self.labels[chosen], self.scores[chosen])
-        return Instances(*fields, masks, self.size, self.classes)
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Instances(**{n: p[chosen] if n in _EACH and p is not None else p for n, p in parts.items()})
+
+
+_EACH = ("boxes", "labels", "scores", "masks", "crowd", "keypoints", "rotated")  # one entry per object

@@ -45,6 +45,18 @@ class Masks:
             raise UserError(*str(error).split("; ", 1)) from None
 
     @classmethod
+    def from_ids(cls, ids: Tensor | np.ndarray) -> tuple[Masks, Int64[Tensor, " n"]]:
+        """The mask of every number that an (h, w) id map holds, by rising number, and the numbers; 0 is background."""
+        if ids.ndim != 2:
+            raise UserError(f"an id map has the shape (h, w), this one has {tuple(ids.shape)}")
+        array = ids.detach().cpu().numpy() if isinstance(ids, Tensor) else ids
+        try:
+            numbers, items = rle.from_ids(array)
+        except ValueError as error:
+            raise UserError(*str(error).split("; ", 1)) from None
+        return cls(array.shape[0], array.shape[1], tuple(items)), torch.from_numpy(numbers)
+
+    @classmethod
     def from_crops(
         cls, crops: Sequence[Tensor | np.ndarray], corners: Sequence[tuple[int, int]] | Tensor, height: int, width: int
     ) -> Masks:

@@ -100,7 +100,8 @@ class Objects:
     def of_instances(cls, instances: Instances, crowd: Values | None = None) -> Objects:
         """The objects of one image from what models predict and readers give."""
         boxes, masks, scores = instances.boxes, instances.masks, instances.scores
-        return cls.of_image(instances.labels, boxes=boxes, masks=masks, scores=scores, crowd=crowd)
+        crowd, points = instances.crowd if crowd is None else crowd, instances.keypoints
+        return cls.of_image(instances.labels, boxes=boxes, masks=masks, scores=scores, keypoints=points, crowd=crowd)
 
     def take(self, chosen: Int[np.ndarray, " k"] | Bool[np.ndarray, " n"] | slice) -> Objects:
         """The rows that `chosen` names, in its order."""
