@@ -159,11 +159,11 @@ class CocoRows:
 
     def _masks(self, start: int, written: Sequence[Any], sizes: Int64[np.ndarray, "n 2"]) -> Runs:
         """Run lengths, from compressed counts, plain counts or polygons."""
-        kinds = [type(item.get("counts")) if isinstance(item, dict) else type(item) for item in written]
+        kinds = [type(item.get("counts")) if type(item) is dict else None for item in written]
         texts = [i for i, kind in enumerate(kinds) if kind is str or kind is bytes]
-        drawn = [i for i, kind in enumerate(kinds) if kind is list and isinstance(written[i], list)]
-        rest = len(texts) + len(drawn) < len(kinds)
-        lists = [i for i, kind in enumerate(kinds) if kind is list and isinstance(written[i], dict)] if rest else []
+        others = [] if len(texts) == len(kinds) else [i for i, kind in enumerate(kinds) if kind not in (str, bytes)]
+        lists = [i for i in others if kinds[i] is list]
+        drawn = [i for i in others if type(written[i]) is list]
         own = sizes.copy()
         try:
             for some in (some for some in (texts, lists) if some):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int, Integer, UInt64
+from jaxtyping import Bool, Float64, Int, UInt64
 
 from masklet.metrics.ap_matching import Matched, counted, match, ranked
 from masklet.metrics.ap_overlap import (
@@ -262,19 +262,21 @@ class AveragePrecision:
             mine = mine[np.lexsort((*ties, -scores[mine]))]
             row = where[mine]
             at = np.flatnonzero(row >= 0)
-            got, best = _envelope(at, outside[mine], hits[row[at]], spared[row[at]], a, t)
+            beyond, right, without = outside[mine], hits[row[at]], spared[row[at]]
             for area in np.flatnonzero(truths).tolist():
+                bits = range(area * t, area * t + t)
+                got, best = _envelope(at, beyond >> area & 1 == 0, _unpack(right, bits), _unpack(without, bits))
                 reached = np.arange(truths[area] + 1) / truths[area]  # recall with 0, 1, 2 ... found
                 need = np.searchsorted(reached, RECALLS).clip(1, len(best) - 1)
-                precision[:, :, label, area] = best[need, area].T
-                recall[:, label, area] = got[area] / truths[area]
+                precision[:, :, label, area] = best[need].T
+                recall[:, label, area] = got / truths[area]
         return precision, recall
 
     def _recall(self, limit: int) -> Float64[np.ndarray, "t k"]:
         """The recall of `precision_recall(limit)` in the first area, which is only counting."""
         t, rows = len(self.thresholds), self._column("rows")
         near = self._column("rank")[rows] < limit
-        right = _unpack(self._column("hits")[near], t)
+        right = _unpack(self._column("hits")[near], range(t))
         labels = self._column("labels")[rows[near]] if self.use_classes else np.zeros(near.sum(), np.int64)
         got = np.zeros((len(self._truths), t))
         np.add.at(got, labels, right)
@@ -408,34 +410,28 @@ def _check_sizes(pred: Objects, truth: Objects, images: Sequence[int | str]) -> 
 
 def _envelope(
     at: Int[np.ndarray, " m"],
-    outside: Integer[np.ndarray, " n"],
-    hits: UInt64[np.ndarray, "m words"],
-    spared: UInt64[np.ndarray, "m words"],
-    areas: int,
-    thresholds: int,
-) -> tuple[Int[np.ndarray, "a t"], Float64[np.ndarray, "found a t"]]:
+    alone: Bool[np.ndarray, " n"],
+    right: Bool[np.ndarray, "m t"],
+    spared: Bool[np.ndarray, "m t"],
+) -> tuple[Int[np.ndarray, " t"], Float64[np.ndarray, "found t"]]:
     """Of one class, best score first: how many are right, and the best precision with at least 0, 1, 2 ... right.
 
-    Only where something is right can precision be best, so all that is needed of the rest is how many there are.
+    `alone` says which count where they have no partner; those with one, at places `at`, are right or spared. Only where
+    something is right can precision be best, so of all the others only their number is needed.
     """
-    flat = (-1, areas, thresholds)
-    right, without = _unpack(hits, areas * thresholds).reshape(flat), _unpack(spared, areas * thresholds).reshape(flat)
-    counts = (outside[:, None] >> np.arange(areas) & 1) == 0  # all those without a partner
-    alone = counts[at][:, :, None]
-    number = np.cumsum(counts, 0, dtype=np.int32)[at][:, :, None] + np.cumsum(
-        (right | (alone & ~without)).astype(np.int8) - alone, 0, dtype=np.int32
-    )
+    moved = (right | (alone[at, None] & ~spared)).astype(np.int8) - alone[at, None]
+    number = np.cumsum(alone, dtype=np.int32)[at, None] + np.cumsum(moved, 0, dtype=np.int32)
     found = np.cumsum(right, 0, dtype=np.int32)
-    got = found[-1] if len(at) else np.zeros(flat[1:], np.int32)
-    best = np.zeros((int(got.max(initial=0)) + 2, areas, thresholds))
-    _, area, threshold = where = np.nonzero(right)
-    best[found[where], area, threshold] = found[where] / (number[where] + np.spacing(1))
+    got = found[-1] if len(at) else np.zeros(right.shape[1], np.int32)
+    best = np.zeros((int(got.max(initial=0)) + 2, right.shape[1]))
+    where = np.nonzero(right)
+    best[found[where], where[1]] = found[where] / (number[where] + np.spacing(1))
     return got, np.maximum.accumulate(best[::-1])[::-1]
 
 
-def _unpack(bits: UInt64[np.ndarray, "m words"], count: int) -> Bool[np.ndarray, "m b"]:
-    """The first `count` bits of each row."""
-    flag = np.arange(count)
+def _unpack(bits: UInt64[np.ndarray, "m words"], wanted: range) -> Bool[np.ndarray, "m b"]:
+    """These bits of each row."""
+    flag = np.array(wanted)
     return (bits[:, flag // 64] >> (flag % 64).astype(np.uint64) & np.uint64(1)).astype(bool)
 
 

@@ -29,7 +29,7 @@ class Matched:
     """
 
     image: Int[np.ndarray, " n"]
-    labels: Int[np.ndarray, " n"]
+    labels: Integer[np.ndarray, " n"]
     scores: Float[np.ndarray, " n"]
     rank: Integer[np.ndarray, " n"]  # place by score in its image and class
     outside: Integer[np.ndarray, " n"]  # bit a: without a partner it does not count in area range a
@@ -111,12 +111,14 @@ def match(
     outside = (size < areas[:, 0]) | (size > areas[:, 1])
     if unsure is not None:
         outside |= np.isin(keys, unsure)[:, None]
+    scores = found.scores[order]
+    single = scores.astype(np.float32)  # what networks give fits; scores of files often do not
     codes = np.uint32(1) << np.arange(len(areas), dtype=np.uint32)
     return Matched(
         found.image[order].astype(np.int32),
-        found.labels[order].astype(np.int32),
-        found.scores[order],
-        rank.astype(np.uint16 if limit < 2**16 else np.int64),
+        found.labels[order].astype(np.min_scalar_type(max(classes - 1, int(found.labels.max(initial=0))))),
+        single if (single == scores).all() else scores,
+        rank.astype(np.min_scalar_type(limit)),
         (outside * codes).sum(1).astype(np.min_scalar_type(2 ** len(areas) - 1)),
         rows[kept].astype(np.int32),
         hits[kept],

@@ -20,7 +20,7 @@ from masklet.ops.rle import RLE
 
 Indices = Int[np.ndarray, " _"]
 _PIECE = 2**18  # characters at a time: what one operation leaves is still in the cache for the next
-_OBJECTS = 1024  # polygons at a time, for the same reason
+_OBJECTS = 256  # polygons at a time, for the same reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,16 +168,16 @@ def _decode(texts: Sequence[Any], lengths: Indices, heights: Indices, widths: In
         return None
     if (letters[stops] >= _MORE).any() or (heights * widths).max() >= 2**31:
         return None
-    ends = np.flatnonzero(letters < _MORE)
+    goes_on = letters >= _MORE
+    ends = np.flatnonzero(~goes_on)
     values = _SIGNED[letters[ends]]
-    size = np.diff(ends, prepend=-1)
-    if size.max() > 6:
-        return None
-    long, k = np.flatnonzero(size > 1), 1
+    long, k = np.flatnonzero(goes_on[ends - 1]), 1  # before the first character stands the last, which is an end
     while len(long):
+        if k > 5:
+            return None
         values[long] = values[long] * 32 + ((letters[ends[long] - k] - 48) & 31)
         k += 1
-        long = long[size[long] > k]
+        long = long[goes_on[ends[long] - k]]
 
     begin = np.concatenate([[0], np.searchsorted(ends, stops) + 1])
     count = np.diff(begin)
