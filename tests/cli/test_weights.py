@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 
 import masklet
 from command_line import answer, mistake, run
+from conftest import REPOSITORY
 from masklet.cli import doctor
 from masklet.cli.words import choices, numbers, one_of, pair, settings_of
 from masklet.models import build
@@ -234,3 +237,21 @@ def test_wrong_sizes(word):
 def test_wrong_numbers(word):
     with pytest.raises(ValueError, match="--scales is "):
         numbers(word, "--scales")
+
+
+def test_the_page_about_weights_runs(tmp_path, monkeypatch):
+    """Every command and example of docs/weights.md that needs no network and no file of somebody else."""
+    if not (CATALOG["flood"].path.exists() and CATALOG["street"].path.exists()):
+        pytest.skip("this copy has no bundled weights")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MASKLET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MASKLET_OFFLINE", "1")
+    page = (REPOSITORY / "docs" / "weights.md").read_text()
+    lines = "\n".join(re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S)).splitlines()
+    words = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("masklet ")]
+    runnable = [w for w in words if w[:2] not in (["weights", "fetch"], ["weights", "convert"]) and w[0] != "predict"]
+    assert [w[1] for w in runnable] == ["list", "verify", "bundle", "import", "list", "licences", "licences"]
+    for line in runnable:
+        assert run(*line).exit_code == 0, line
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    exec(compile("\n".join(blocks), "weights.md", "exec"), {})
