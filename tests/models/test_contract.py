@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {  # cheaper choices of the same code, where 
     "fcn8s": {"backbone": "vgg11"},
     "fcn8s_at_once": {"backbone": "vgg11"},
     "fcn_resnet101": {"aux_weight": 0.0},
+    "fcn_two_heads": {"backbone": "vgg11", "geometry_of": (0, 1, 2)},
     "pspnet": {"backbone": "resnet18", "channels": 64},
     "deconvnet": {"side": 32, "hidden": 64},
     "keras_pyramid": {"blocks": 1, "pyramid_filters": 32, "filters": 32},

@@ -7,7 +7,7 @@ convolution that interpolates, and the offsets of the crops follow from these.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -52,9 +52,15 @@ class FCN(nn.Module):
         self.skips, self.upscore, self.offset = nn.ModuleList(skips), upscore, offset
         self.criterion = cross_entropy
 
-    def scores(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]:
+    def scores(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         *finer, last = self.backbone(self.normalize(images))
-        x = self.score(self.tail(last))  # stride 32
+        return self.ladder(finer, self.tail(last), images)
+
+    def ladder(
+        self, finer: Sequence[Tensor], x: Float[Tensor, "b c h5 w5"], images: Float[Tensor, "b _ h w"]
+    ) -> Float[Tensor, "b k h w"]:
+        """From the classifier's last features and the finer pools up to scores at the size of the images."""
+        x = self.score(x)  # stride 32
         for skip, pool in zip(self.skips, reversed(finer), strict=False):  # stride 16, then 8
             x = skip(x, pool)
         return crop(self.upscore(x), self.offset, images)
@@ -83,7 +89,7 @@ class Pooled(nn.Module):
                 layer.ceil_mode = True
         next(layer for layer in features if isinstance(layer, nn.Conv2d)).padding = (100, 100)
 
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
         pools = []
         for layer in self.features:
             x = layer(x)
