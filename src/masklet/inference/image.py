@@ -177,8 +177,8 @@ class Predictor:
         return tuple(View(view.scale * shrink, view.flip) for view in views(self.settings.scales, self.settings.flip))
 
     def _fed(self, images: Tensor) -> Float[Tensor, "b 3 h w"]:
-        """A batch as the model eats it; pixel by pixel in memory, which convolutions on CPUs like best."""
-        return to_float(images.to(self.device)).contiguous(memory_format=torch.channels_last)
+        """A batch as the model eats it."""
+        return formats.arranged(to_float(images.to(self.device)), self.model)
 
 
 def collect(inputs: Any, videos: bool = False) -> tuple[list[Any], bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def automatic(device: torch.device | str = "cpu") -> torch.dtype:
@@ -34,3 +34,19 @@ def autocast(device: torch.device | str, dtype: torch.dtype) -> torch.autocast:
 def channels_last(model: nn.Module) -> nn.Module:
     """The same model with its convolution weights stored pixel by pixel: 1.05 to 1.9 times as fast on CPUs."""
     return model.to(memory_format=torch.channels_last)
+
+
+MANY_WEIGHTS = 200  # for each pixel; measured, see docs/benchmarks.md
+
+
+def arranged(images: Tensor, model: nn.Module) -> Tensor:
+    """The same images stored pixel by pixel, which convolutions on CPUs like best, or plane by plane.
+
+    The convolutions then store their weights the same way, anew at every call. That costs more than it brings where a
+    large model (VGG16) sees a small picture, unless the weights lie so already.
+    """
+    weights = [p for p in model.parameters() if p.ndim == 4]
+    pixels = images.shape[0] * images.shape[-2] * images.shape[-1]
+    laid_out = all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+    few = sum(p.numel() for p in weights) <= MANY_WEIGHTS * pixels
+    return images.contiguous(memory_format=torch.channels_last if laid_out or few else torch.contiguous_format)

@@ -60,7 +60,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        out += x if self.downsample is None else self.downsample(x)  # in place: one large map less in the cache
+        return self.relu(out)
 
 
 class Bottleneck(nn.Module):
@@ -94,7 +95,8 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        out += x if self.downsample is None else self.downsample(x)  # in place: one large map less in the cache
+        return self.relu(out)
 
 
 def _shortcut(in_channels: int, channels: int, stride: int, norm: Layer) -> nn.Module | None:
