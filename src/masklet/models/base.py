@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from masklet.data.images import as_batch
 from masklet.ops.resize import argmax_resized, resize
+from masklet.parts.precision import arranged
 from masklet.structures import Classes, SemanticMap
 
 
@@ -81,7 +82,7 @@ def predict_semantic(model: Any, images: Any, *, probs: bool = False) -> Semanti
 def _predict_one(model: Any, image: Float[Tensor, "3 h w"], probs: bool) -> SemanticMap:
     height, width = image.shape[-2:]
     image = shrunk(image[None].to(next(model.parameters()).device), getattr(model, "long_side", None))
-    scores = model.scores(image)
+    scores = model.scores(arranged(image, model))
     if image.shape[-2:] != (height, width):
         small = upsample(model, scores.float(), (image.shape[-2], image.shape[-1]))
         chances = resize(small, (height, width))[0].softmax(0) if probs else None
