@@ -64,6 +64,18 @@ def test_mmsegmentation_stage_by_stage(mmseg):
         assert oracle.difference("logits", aligned, folder) > 0.01
 
 
+def test_mmsegmentation_on_resnet():
+    folder = oracle.find("mmseg_upernet_r50")
+    model, x = masklet.load("upernet", weights=oracle.state_dict(folder)), oracle.image(folder)
+    assert model.spec["options"]["backbone"] == "resnet50"
+    with torch.inference_mode():
+        features = model.features(x)
+        oracle.check("backbone.3", features["c5"], folder)
+        oracle.check("logits_small", model.decode(features), folder)
+        oracle.check("aux_logits_small", model.aux_head(features["c4"]), folder)
+        assert oracle.difference("backbone.3", model.features(x.flip(1))["c5"], folder) > 0.1
+
+
 def test_loss_is_mmsegmentations(mmseg):
     model, folder = mmseg
     targets = torch.from_numpy(oracle.recorded("in.sem_gt", folder)).long()[None]

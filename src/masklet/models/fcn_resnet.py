@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from masklet.models.base import predict_semantic, upsample
+from masklet.models.base import pixel_losses, predict_semantic, upsample
 from masklet.parts.backbones import build_backbone
 from masklet.parts.heads import FCNHead
 from masklet.parts.losses import cross_entropy
@@ -37,13 +37,9 @@ class FCNResNet(nn.Module):
         return upsample(self, self.scores(images), (images.shape[2], images.shape[3]))
 
     def loss(self, images: Float[Tensor, "b 3 h w"], targets: Int[Tensor, "b h w"]) -> dict[str, Tensor]:
-        features, size = self.backbone(self.normalize(images)), (images.shape[2], images.shape[3])
-        ignore = self.classes.ignore
-        losses = {"main": self.criterion(upsample(self, self.head(features["c5"]), size), targets, ignore=ignore)}
-        if self.aux_head is not None:
-            aux = upsample(self, self.aux_head(features["c4"]), size)
-            losses["aux"] = self.aux_weight * self.criterion(aux, targets, ignore=ignore)
-        return losses
+        features = self.backbone(self.normalize(images))
+        aux = None if self.aux_head is None else self.aux_head(features["c4"])
+        return pixel_losses(self, targets, self.head(features["c5"]), aux)
 
     def predict(self, images: Any) -> SemanticMap | list[SemanticMap]:
         return predict_semantic(self, images)

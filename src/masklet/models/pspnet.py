@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from masklet.models.base import predict_semantic, upsample
+from masklet.models.base import pixel_losses, predict_semantic, upsample
 from masklet.parts.backbones import build_backbone, supported
 from masklet.parts.context import PyramidPooling
 from masklet.parts.conv import init_kaiming
@@ -77,13 +77,9 @@ class PSPNet(nn.Module):
         return upsample(self, self.scores(images), (images.shape[2], images.shape[3]))
 
     def loss(self, images: Float[Tensor, "b 3 h w"], targets: Int[Tensor, "b h w"]) -> dict[str, Tensor]:
-        features, size, ignore = self.features(images), (images.shape[2], images.shape[3]), self.classes.ignore
-        scores = self.head(self.pyramid(features["c5"]))
-        losses = {"main": self.criterion(upsample(self, scores, size), targets, ignore=ignore)}
-        if self.aux_head is not None:
-            aux = upsample(self, self.aux_head(features["c4"]), size)
-            losses["aux"] = self.aux_weight * self.criterion(aux, targets, ignore=ignore)
-        return losses
+        features = self.features(images)
+        aux = None if self.aux_head is None else self.aux_head(features["c4"])
+        return pixel_losses(self, targets, self.head(self.pyramid(features["c5"])), aux)
 
     def predict(self, images: Any) -> SemanticMap | list[SemanticMap]:
         return predict_semantic(self, images)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from scipy import ndimage
 from torch import Tensor, nn
 
-from masklet.models.base import predict_semantic, upsample
+from masklet.models.base import pixel_losses, predict_semantic, upsample
 from masklet.parts.backbones import build_backbone
 from masklet.parts.context import PyramidPooling
 from masklet.parts.conv import ConvNormAct, init_kaiming
@@ -87,12 +87,9 @@ class UNet(nn.Module):
         return upsample(self, self.scores(images), (images.shape[2], images.shape[3]))
 
     def loss(self, images: Float[Tensor, "b 3 h w"], targets: Int[Tensor, "b h w"]) -> dict[str, Tensor]:
-        features, size, ignore = self.features(images), (images.shape[2], images.shape[3]), self.classes.ignore
-        losses = {"main": self.criterion(upsample(self, self.head(features["out"]), size), targets, ignore=ignore)}
-        if self.aux_head is not None:
-            early = upsample(self, self.aux_head(features[self.aux_level]), size)
-            losses["aux"] = self.aux_weight * self.criterion(early, targets, ignore=ignore)
-        return losses
+        features = self.features(images)
+        aux = None if self.aux_head is None else self.aux_head(features[self.aux_level])
+        return pixel_losses(self, targets, self.head(features["out"]), aux)
 
     def predict(self, images: Any) -> SemanticMap | list[SemanticMap]:
         return predict_semantic(self, images)
