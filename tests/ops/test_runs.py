@@ -120,6 +120,8 @@ def test_broken_polygons_and_sizes():
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - compared below
         runs.from_polygons([[[0, 0, 2, 0, 2, 2]], [[1, 2, 3]]], np.full(2, 3), np.full(2, 3))
     assert str(caught.value) == "mask 1: a polygon has 3 numbers; COCO polygons are x y x y ..., at least 3 points"
+    with pytest.raises(ValueError, match=r"^a polygon has a coordinate that is not a finite number$"):
+        runs.from_polygons([[[0, 0, 2, 0, 2, float("nan")]]], np.full(1, 3), np.full(1, 3))
     found = runs.from_strings(["4", "6"], np.array([2, 2]), np.array([2, 3]))
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - compared below
         runs.intersections(found, found, np.array([0]), np.array([1]))

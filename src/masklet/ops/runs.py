@@ -224,6 +224,8 @@ def _draw(objects: Sequence[Sequence[Sequence[int | float]]], heights: Indices, 
     owner = np.repeat(np.arange(len(objects)), [len(parts) for parts in objects])
     lengths = np.fromiter((len(ring) // 2 for ring in rings), np.int64, len(rings))
     points = np.fromiter(itertools.chain.from_iterable(rings), np.float64, 2 * int(lengths.sum())).reshape(-1, 2)
+    if not np.isfinite(points).all():
+        raise ValueError("a polygon has a coordinate that is not a finite number")
     position, ring = polygons.crossings(points, lengths, heights[owner], widths[owner])
     base = np.concatenate([[0], np.cumsum((heights * widths)[owner] + 1)])  # every ring has a canvas of its own
     key = np.sort(position + base[ring])

@@ -22,6 +22,7 @@ from masklet.structures.instances import Instances
 from masklet.structures.masklets import Masklets
 from masklet.structures.masks import Masks
 from masklet.structures.matte import Matte
+from masklet.structures.objects import Objects
 from masklet.structures.panoptic import Panoptic, Segment
 from masklet.structures.prompt import Prompt
 from masklet.structures.sample import Sample
@@ -34,6 +35,7 @@ __all__ = [
     "Masklets",
     "Masks",
     "Matte",
+    "Objects",
     "Panoptic",
     "Prompt",
     "Sample",
