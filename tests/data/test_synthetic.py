@@ -75,6 +75,9 @@ def test_shapes_number_one_to_six_and_sizes_and_splits():
     assert len(synthetic("flood", "val")) == 50
     assert [s.name for s in data[2:4]] == ["shapes3_train_0002", "shapes3_train_0003"]
     assert len(open_source("synthetic:cells", "val", size=16, count=3)) == 3
+    sized = open_source("synthetic:drinks@24x40", "val")
+    assert sized[1].size == (24, 40)
+    assert sized[1].name == "drinks_val_0001"
 
 
 def test_flood_has_water_and_land():
@@ -93,6 +96,14 @@ def test_flood_has_water_and_land():
         ({"name": "rods", "split": "dev"}, "unknown split 'dev'; choose from train, val, test, all"),
         ({"name": "rods", "size": 4}, "size is 4x4; shapes need at least 8x8 pixels"),
         ({"name": "rods", "count": 0}, "count is 0; ask for at least one sample"),
+        (
+            {"name": "rods@24", "split": "val"},
+            "the size of rods is '24'; write it once, as rods@96x128: height, width",
+        ),
+        (
+            {"name": "rods@24x24", "size": 16},
+            "the size of rods is '24x24'; write it once, as rods@96x128: height, width",
+        ),
     ],
 )
 def test_wrong_requests(options: dict, message: str):

@@ -8,12 +8,15 @@ synthetic:cells     touching cells under a microscope
 synthetic:flood     land and water with a sinusoidal shore, seen from the air
 synthetic:drinks    soda, bottle and juice on a table
 synthetic:scenes    bands of sky, grass and road with balls and boxes in front
+
+`synthetic:drinks@96x128` draws them 96 pixels high and 128 wide.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -327,7 +330,15 @@ def synthetic(
     count: int | None = None,
     seed: int = 0,
 ) -> Synthetic:
-    """A made data set by name; `size` is a square or (height, width), `count` the samples of a split."""
+    """A made data set by name; `size` is a square or (height, width), `count` the samples of a split.
+
+    The size may also stand in the name, as in "drinks@96x128".
+    """
+    name, at, said = name.partition("@")
+    if at:
+        if size is not None or not (found := re.fullmatch(r"(\d+)x(\d+)", said)):
+            raise UserError(f"the size of {name} is {said!r}", hint=f"write it once, as {name}@96x128: height, width")
+        size = int(found[1]), int(found[2])
     if name not in KINDS:
         near = difflib.get_close_matches(name, KINDS, 1)
         raise UserError(
