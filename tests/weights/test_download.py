@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[: len(body) // 2])
         if step == "cut":
             return self.connection.close()
-        host.gate.wait(20)
+        host.gate.wait(300)
         self.wfile.write(body[len(body) // 2 :])
 
 
@@ -286,7 +286,10 @@ def test_of_many_who_ask_one_fetches(host, entry, tmp_path):
 
 
 def child(entry: Entry, out) -> None:
-    out.put(len(download.fetch(entry).read_bytes()))
+    try:
+        out.put(len(download.fetch(entry).read_bytes()))
+    except BaseException as error:
+        out.put(repr(error))  # for the test to show
 
 
 @pytest.mark.skipif(os.name != "posix", reason="processes are forked, which costs no second import of torch")
@@ -311,8 +314,7 @@ def test_two_processes_of_which_one_dies(host, entry, tmp_path):
     assert 0 < had < len(CONTENT)
     host.gate.set()
     assert out.get() == len(CONTENT)
-    second.join(20)
-    assert second.exitcode == 0
+    second.join()
     assert host.ranges == [None, f"bytes={had}-"]
     assert listing(tmp_path) == ["small-0123abcd.pth", "small-0123abcd.pth.json"]
 

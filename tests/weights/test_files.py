@@ -209,7 +209,7 @@ def test_checkpoint_round_trip(model, tmp_path):
 
 
 def test_half_keeps_what_half_would_hurt(tmp_path):
-    model = build("unet", base=4, depth=1)
+    model = build("unet", base=8, depth=1)
     norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
     norm.running_var.fill_(1e6)
     with torch.no_grad():
