@@ -192,3 +192,35 @@ def test_wrong_input(checkpoint, photos, tmp_path, words, error, hint):
     assert error is None or found["error"] == error.format(**places)
     assert hint is None or found["hint"] == hint.format(**places)
     assert not (tmp_path / "out").exists()
+
+
+def test_pictures_that_cannot_be_read_are_named_after_the_others_are_done(checkpoint, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    Image.new("RGB", (20, 30), (200, 0, 0)).save(folder / "1.png")
+    (folder / "2.jpg").write_text("no picture")
+    (folder / "3.png").touch()
+    Image.new("RGB", (20, 30), (0, 200, 0)).save(folder / "4.png")
+    result = run("predict", folder, "--model", checkpoint, "--out", out, "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 2
+    assert found["error"] == "2 of 4 pictures could not be read"
+    assert found["hint"] == "the others are done"
+    assert found["unreadable"] == [
+        f"{folder}/2.jpg: this is not an image that can be read; convert it to PNG or JPEG, or remove it",
+        f"{folder}/3.png: the file is empty (0 bytes); copy it again, or remove it",
+    ]
+    assert [image["image"] for image in found["images"]] == ["1.png", "4.png"]
+    assert sorted(path.name for path in (out / "index").iterdir()) == ["1.png", "4.png"]
+    assert len(json.loads((out / "coco.json").read_text())["images"]) == 2
+    result = run("predict", folder, "--model", checkpoint, "--out", out)
+    assert result.exit_code == 2
+    assert "\n".join(["2 of 4 pictures could not be read:", *found["unreadable"]]) in result.stdout
+
+
+def test_a_folder_without_one_picture_that_can_be_read(checkpoint, tmp_path):
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).touch()
+    found = mistake("predict", tmp_path, "--model", checkpoint, "--out", tmp_path / "out")
+    assert found["error"] == f"{tmp_path}/1.png: the file is empty (0 bytes)"
+    assert not (tmp_path / "out").exists()

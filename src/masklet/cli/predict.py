@@ -41,6 +41,7 @@ def predict(
     """Masks for files, folders, globs ('photos/*.jpg') and videos.
 
     Writes overlays, index pictures (the value of a pixel is its class), coco.json, summary.json and report.html.
+    Pictures that cannot be read are left out and named at the end; the exit code is then 2.
     """
     sizes = numbers(scales, "--scales")
     one_of(precision, "--precision", ("auto", "fp32", "bf16"))
@@ -67,12 +68,20 @@ def predict(
             batch=batch,
         )
     frames = f" and {written.frames} video frames" if written.frames else ""
+    text = f"{len(written.images)} pictures{frames}, {written.seconds:.2f} s in the model; results in {out}"
+    more = {"images": written.images, "frames": written.frames, "computing": written.seconds}
+    if written.unreadable:
+        reasons = [str(one.error) for one in written.unreadable]
+        error = f"{len(reasons)} of {len(found)} pictures could not be read"
+        text = "\n".join([text, f"{error}:", *reasons])
+        more |= {"error": error, "hint": "the others are done", "unreadable": reasons}
     return Report(
         "predict",
         model=model,
         files=_most_telling_first(written.files),
-        more={"images": written.images, "frames": written.frames, "computing": written.seconds},
-        text=f"{len(written.images)} pictures{frames}, {written.seconds:.2f} s in the model; results in {out}",
+        more=more,
+        text=text,
+        exit_code=2 if written.unreadable else 0,
     )
 
 

@@ -78,6 +78,14 @@ class Prediction:
     source: Any = None  # the path, where it came from a file
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A picture that could not be read, and why."""
+
+    source: Any
+    error: Exception
+
+
 def predict(
     model: Any,
     inputs: Any,
@@ -134,9 +142,12 @@ class Predictor:
                 return [self.model.predict(image) for image in images]
             return [result for group in _alike(images, self.settings.batch) for result in self._predict(group)]
 
-    def each(self, sources: Iterable[Any]) -> Iterator[Prediction]:
-        """Prediction after prediction; only `batch` pictures are in memory at a time."""
-        for group in _alike(map(_read, sources), self.settings.batch, lambda named: named[1]):
+    def each(self, sources: Iterable[Any], unreadable: list[Unreadable] | None = None) -> Iterator[Prediction]:
+        """Prediction after prediction; only `batch` pictures are in memory at a time.
+
+        A picture that cannot be read ends it with an error, unless there is a list, which then names it.
+        """
+        for group in _alike(_readable(sources, unreadable), self.settings.batch, lambda named: named[1]):
             start = time.perf_counter()
             results = self([image for _, image, _ in group])
             seconds = (time.perf_counter() - start) / len(group)
@@ -225,6 +236,20 @@ def _read(source: Any) -> tuple[str, Picture, Path | None]:
         return "image", as_batch([source])[0], None
     name = getattr(source, "filename", "") if isinstance(source, Image.Image) else ""
     return Path(name).name or "image", read_image(source), None
+
+
+def _readable(
+    sources: Iterable[Any], unreadable: list[Unreadable] | None
+) -> Iterator[tuple[str, Picture, Path | None]]:
+    for source in sources:
+        try:
+            read = _read(source)
+        except (UserError, OSError) as error:
+            if unreadable is None:
+                raise
+            unreadable.append(Unreadable(source, error))
+        else:
+            yield read
 
 
 def _alike(items: Iterable[Any], most: int, image: Any = lambda item: item) -> Iterator[list[Any]]:

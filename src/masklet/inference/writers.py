@@ -13,7 +13,7 @@ from PIL import Image
 from masklet.data.categories import coco_categories
 from masklet.data.formats import coco_annotations, coco_json, write_index_png, write_json
 from masklet.data.images import to_float
-from masklet.inference.image import MANY, Picture, Predictor, Settings, collect, is_video
+from masklet.inference.image import MANY, Picture, Predictor, Settings, Unreadable, collect, is_video
 from masklet.inference.video import describe, predict_video, video_writer
 from masklet.structures import Classes, SemanticMap
 from masklet.structures.errors import UserError
@@ -67,10 +67,11 @@ def summary(name: str, result: Any, seconds: float = 0.0) -> dict[str, Any]:
 
 @dataclass
 class Written:
-    """The files that `predict_files` wrote and the summary of each picture."""
+    """The files that `predict_files` wrote, the summary of each picture, and the pictures that it left out."""
 
     files: list[Path] = field(default_factory=list)
     images: list[dict[str, Any]] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
     frames: int = 0  # of videos
     seconds: float = 0.0
 
@@ -89,6 +90,7 @@ def predict_files(
 
     Pictures: `overlay/NAME.jpg` and `index/NAME.png` each, one `coco.json`, `summary.json` and `report.html` for all.
     Videos: `overlay/NAME.mp4` and `index/NAME/000000.png`, frame by frame. An interruption leaves finished files only.
+    Pictures that cannot be read are left out and listed in `unreadable`; where none can be read, that is an error.
     """
     _known(formats)
     out, sources = Path(out_dir), collect(inputs, videos=True)[0]
@@ -97,7 +99,7 @@ def predict_files(
     done, names, cards = Written(), _Names(), _Cards(len(pictures))
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for one in predictor.each(pictures):
+    for one in predictor.each(pictures, done.unreadable):
         stem, photo = names.of(one.name), _bytes(one.image)
         done.files += [_write_pixels(kind, one.result, photo, out, stem) for kind in formats if kind in PIXELS]
         done.images.append(summary(one.name, one.result, one.seconds))
@@ -109,12 +111,14 @@ def predict_files(
         if "html" in formats:
             cards.add(one.name, photo, one.result, one.seconds)
         if progress is not None:
-            progress(len(done.images), len(sources))
+            progress(len(done.images) + len(done.unreadable), len(sources))
+    if done.unreadable and len(done.unreadable) == len(sources):
+        raise done.unreadable[0].error
     for i, video in enumerate(videos, len(pictures) + 1):
         _write_video(predictor, video, out, names.of(video.name), formats, done)
         if progress is not None:
             progress(i, len(sources))
-    if "coco" in formats and pictures:
+    if "coco" in formats and done.images:
         classes: Classes = predictor.model.classes
         coco = {"images": images, "annotations": annotations, "categories": coco_categories(classes)}
         write_json(out / "coco.json", coco)
@@ -123,8 +127,8 @@ def predict_files(
         about = {"model": predictor.name, "images": done.images, "video_frames": done.frames, "seconds": done.seconds}
         write_json(out / "summary.json", about)
         done.files.append(out / "summary.json")
-    if "html" in formats and pictures:
-        facts = {"model": predictor.name, "pictures": str(len(pictures)), "computed in": f"{done.seconds:.1f} s"}
+    if "html" in formats and done.images:
+        facts = {"model": predictor.name, "pictures": str(len(done.images)), "computed in": f"{done.seconds:.1f} s"}
         write_text(out / "report.html", page(cards.cards, title or f"{predictor.name}: what it sees", facts))
         done.files.append(out / "report.html")
     return done
