@@ -211,3 +211,21 @@ def test_id_maps_fall_into_masks(shape: tuple[int, int], most: int):
     numbers, masks = rle.from_ids(ids)
     assert numbers.tolist() == sorted({*ids.ravel().tolist()} - {0})
     assert masks == [rle.encode(ids == number) for number in numbers]
+
+
+def test_toggles_of_many_masks():
+    height, width = 3, 4
+    positions = np.array([2, 2, 4, 7, 0, 12, 5, 9, 9, 12])  # [2, 2) and [4, 7); all; [5, 9) and [9, 12); nothing
+    masks = rle.from_toggles(positions, np.array([0, 4, 6, 10, 10]), height, width)
+    for mask, runs in zip(masks, ([4, 3, 5], [0, 12], [5, 7], [12]), strict=True):
+        assert mask == rle.from_counts(runs, height, width)
+    assert rle.from_toggles(np.empty(0, np.int64), np.zeros(1, np.int64), height, width) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(stacks(1, 4), st.integers(0, 3), st.integers(0, 3))
+def test_crops_together_equal_crops_one_by_one(masks, left, top):
+    size = masks.shape[1] + top + 1, masks.shape[2] + left + 2
+    together = rle.from_crops(masks, [(left, top)] * len(masks), *size)
+    assert together == [rle.from_crop(mask, left, top, *size) for mask in masks]
+    assert together == rle.encode_many(np.pad(masks, ((0, 0), (top, 1), (left, 2))))
