@@ -1,0 +1,187 @@
+"""Features of a region: each box cut out of its image's feature map and brought to one size.
+
+Regions ("rois") are rows of image number and box, x0 y0 x1 y1 or cx cy w h degrees, in pixels of the image; `scale` is
+the feature map's size over the image's, 1 / stride. All have the form `pool(features, rois, size, scale)` when the rest
+of their arguments is fixed, and stand in for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torchvision import ops as tv
+
+AT_ONCE = 1 << 24  # sampled values held at a time, where a region takes as many samples as it is large
+
+Size = int | tuple[int, int]  # height and width of what comes out, or both in one
+
+
+def pyramid_level(
+    boxes: Float[Tensor, "n 4"], lowest: int = 2, highest: int = 5, canonical_size: float = 224.0
+) -> Int64[Tensor, " n"]:
+    """Which level of a pyramid a box is cut from: 4 at `canonical_size`, one less for half the size, within bounds.
+
+    Level k has stride 2^k. Source: Lin et al., Feature Pyramid Networks, 2017, equation 1; detectron2, mmdet.
+    """
+    side = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1).sqrt()
+    return (4 + (side / canonical_size + 1e-8).log2()).floor().clamp(lowest, highest).long()
+
+
+def roi_pool(
+    features: Float[Tensor, "b c h w"], rois: Float[Tensor, "n 5"], size: Size, scale: float
+) -> Float[Tensor, "n c oh ow"]:
+    """The largest value in each bin; box and bins are rounded to whole cells, so nothing is learned about the box.
+
+    The gradient goes to the cell that was largest. Source: Girshick, Fast R-CNN, 2015, section 2.1; torchvision.
+    """
+    return tv.roi_pool(features, rois, _check(rois, 5, size, scale), scale)
+
+
+def roi_align(
+    features: Float[Tensor, "b c h w"],
+    rois: Float[Tensor, "n 5"],
+    size: Size,
+    scale: float,
+    samples: int = 0,
+    aligned: bool = True,
+) -> Float[Tensor, "n c oh ow"]:
+    """The mean of `samples` x `samples` interpolated values in each bin; nothing is rounded.
+
+    0 samples are as many as the bin has cells. `aligned` puts cell (0, 0)'s middle at (0.5, 0.5) as everywhere in
+    masklet (detectron2, mmdet); False puts it at (0, 0) and makes regions at least a cell large, as networks of
+    torchvision and maskrcnn-benchmark were trained. Source: He et al., Mask R-CNN, 2017, section 3; torchvision.
+    """
+    return tv.roi_align(features, rois, _check(rois, 5, size, scale), scale, samples or -1, aligned)
+
+
+def roi_align_max(
+    features: Float[Tensor, "b c h w"],
+    rois: Float[Tensor, "n 5"],
+    size: Size,
+    scale: float,
+    samples: int = 2,
+    aligned: bool = True,
+) -> Float[Tensor, "n c oh ow"]:
+    """The largest of `samples` x `samples` interpolated values in each bin (Mask R-CNN, table 2c, "max")."""
+    h, w = _check(rois, 5, size, scale)
+    _check_samples(samples)
+    fine = tv.roi_align(features, rois, (h * samples, w * samples), scale, 1, aligned)
+    return F.max_pool2d(fine, samples)
+
+
+def roi_warp(
+    features: Float[Tensor, "b c h w"],
+    rois: Float[Tensor, "n 5"],
+    size: Size,
+    scale: float,
+    samples: int = 2,
+    reduce: Callable[[Tensor, int], Tensor] = F.max_pool2d,
+) -> Float[Tensor, "n c oh ow"]:
+    """Interpolated values of each bin, with a gradient for the box too, so that a later stage can move it.
+
+    `reduce` makes one of the `samples` x `samples` values: `F.max_pool2d` or `F.avg_pool2d`. Source: Dai et al.,
+    Multi-task Network Cascades, 2016, section 3.2. The RoIWarp of Mask R-CNN's table 2c also rounds: `snap` first.
+    """
+    size = _check(rois, 5, size, scale)
+    _check_samples(samples)
+    h, w = size[0] * samples, size[1] * samples
+    x0, y0, x1, y1 = (side[:, None] * scale - 0.5 for side in rois[:, 1:].unbind(1))
+    x = x0 + (torch.arange(w, dtype=rois.dtype, device=rois.device) + 0.5) / w * (x1 - x0)  # n w
+    y = y0 + (torch.arange(h, dtype=rois.dtype, device=rois.device) + 0.5) / h * (y1 - y0)  # n h
+    x, y = x[:, None].expand(-1, h, -1), y[:, :, None].expand(-1, -1, w)
+    values = _sample(features, rois[:, 0].long(), x.flatten(1), y.flatten(1)).unflatten(2, (h, w))
+    return reduce(values, samples) if len(rois) else values.new_zeros(0, values.shape[1], *size)
+
+
+def snap(rois: Float[Tensor, "n 5"], scale: float) -> Float[Tensor, "n 5"]:
+    """Boxes moved to the borders of the cells that `roi_pool` takes; the gradient passes as if they had not moved."""
+    first, last = (rois[:, 1:3] * scale).round(), (rois[:, 3:] * scale).round()
+    whole = torch.cat([first, torch.maximum(last, first) + 1], 1) / scale
+    return torch.cat([rois[:, :1], rois[:, 1:] + (whole - rois[:, 1:]).detach()], 1)
+
+
+def rotated_roi_align(
+    features: Float[Tensor, "b c h w"], rois: Float[Tensor, "n 6"], size: Size, scale: float, samples: int = 0
+) -> Float[Tensor, "n c oh ow"]:
+    """`roi_align` (aligned) in the frame of rotated boxes; what comes out stands upright.
+
+    `rois` are rows of image number, cx, cy, w, h, degrees (`ops.rotated`). Gradients go to features and boxes. Source:
+    Ma et al., Arbitrary-Oriented Scene Text Detection via Rotation Proposals, 2018; detectron2 `ROIAlignRotated`.
+    """
+    size = _check(rois, 6, size, scale)
+    if samples < 0:
+        raise ValueError(f"samples is {samples}; give 0 (as many as a bin has cells) or more")
+    n, channels, bins = len(rois), features.shape[1], rois.new_tensor(size)
+    # Rows and columns of samples per bin: regions with equal numbers go together.
+    wanted = (rois[:, [4, 3]].detach() * scale / bins).ceil().clamp(min=1).long()
+    counts, group = (torch.full_like(wanted, samples) if samples else wanted).unique(dim=0, return_inverse=True)
+    done, parts = [], []
+    for i, (rows, columns) in enumerate(counts.tolist()):
+        points = size[0] * rows * size[1] * columns * channels
+        for index in (group == i).nonzero().flatten().split(max(1, AT_ONCE // points)):
+            fine = _in_frame(features, rois[index], (size[0] * rows, size[1] * columns), scale)
+            done.append(index)
+            parts.append(F.avg_pool2d(fine, (rows, columns)))
+    if not n:
+        return features.new_zeros(0, channels, *size)
+    return torch.cat(parts)[torch.cat(done).argsort()]
+
+
+def _in_frame(
+    features: Float[Tensor, "b c h w"], rois: Float[Tensor, "n 6"], size: tuple[int, int], scale: float
+) -> Float[Tensor, "n c oh ow"]:
+    """Values on a grid over each rotated box, at the middles of its cells."""
+    h, w = size
+    image, cx, cy, width, height, degrees = rois.unbind(1)
+    angle = degrees.deg2rad()[:, None, None]
+    across = ((torch.arange(w, dtype=rois.dtype, device=rois.device) + 0.5) / w - 0.5) * (width * scale)[:, None, None]
+    down = (torch.arange(h, dtype=rois.dtype, device=rois.device) + 0.5) / h - 0.5
+    down = down[:, None] * (height * scale)[:, None, None]
+    x = (cx * scale - 0.5)[:, None, None] + across * angle.cos() + down * angle.sin()
+    y = (cy * scale - 0.5)[:, None, None] - across * angle.sin() + down * angle.cos()
+    return _sample(features, image.long(), x.flatten(1), y.flatten(1)).unflatten(2, (h, w))
+
+
+def _sample(
+    features: Float[Tensor, "b c h w"],
+    image: Int64[Tensor, " n"],
+    x: Float[Tensor, "n p"],
+    y: Float[Tensor, "n p"],
+) -> Float[Tensor, "n c p"]:
+    """Interpolated values at points, counted from the middle of the first cell; a cell beyond the map they are 0.
+
+    Between the outermost middles and there the border goes on, as RoIAlign has it.
+    """
+    h, w = features.shape[-2:]
+    grid = torch.stack([(2 * x + 1) / w - 1, (2 * y + 1) / h - 1], -1).to(features.dtype)
+    inside = (x >= -1) & (x <= w) & (y >= -1) & (y <= h)
+    done, parts = [], []
+    for i in image.unique().tolist():  # image by image: regions share its features without a copy of them
+        index = (image == i).nonzero().flatten()
+        found = F.grid_sample(features[i : i + 1], grid[index][None], padding_mode="border", align_corners=False)
+        done.append(index)
+        parts.append(found[0].transpose(0, 1) * inside[index][:, None])
+    if not parts:
+        return features.new_zeros(0, features.shape[1], x.shape[1])
+    return torch.cat(parts)[torch.cat(done).argsort()]
+
+
+def _check(rois: Tensor, numbers: int, size: Size, scale: float) -> tuple[int, int]:
+    h, w = (size, size) if isinstance(size, int) else size
+    if rois.ndim != 2 or rois.shape[1] != numbers:
+        box = "x0 y0 x1 y1" if numbers == 5 else "cx cy w h degrees"
+        raise ValueError(f"regions have shape {tuple(rois.shape)}; give rows of image number and {box}")
+    if min(h, w) < 1:
+        raise ValueError(f"cannot bring regions to {h}x{w}; both sides need at least one bin")
+    if not scale > 0:
+        raise ValueError(f"scale is {scale}; give the feature map's size over the image's, 1 / stride")
+    return h, w
+
+
+def _check_samples(samples: int) -> None:
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; give 1 or more for each side of a bin")

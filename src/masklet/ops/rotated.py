@@ -1,0 +1,253 @@
+"""Rotated boxes: cx cy w h in pixels and degrees, positive counter-clockwise on the screen (detectron2's convention).
+
+At 0 degrees w runs to the right and h downwards. A rectangle has many such descriptions: turned by 180 degrees, or by
+90 degrees with w and h exchanged, it is the same; whoever compares angles settles on one of them first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from masklet.ops import nms as suppression
+from masklet.ops.boxes import GROWTH_LIMIT
+
+AT_ONCE = 1 << 20  # pairs of boxes compared at a time, some hundred bytes each
+
+Boxes = Float[Tensor, "*n 5"]
+
+
+def corners(boxes: Float[Tensor, "*n 5"]) -> Float[Tensor, "*n 4 2"]:
+    """The corners x y, clockwise on the screen; without rotation the upper left one is first."""
+    cx, cy, w, h, degrees = boxes.unbind(-1)
+    cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
+    across, down = torch.stack([w * cos, -w * sin], -1) / 2, torch.stack([h * sin, h * cos], -1) / 2
+    centre = torch.stack([cx, cy], -1)
+    return torch.stack([centre + i * across + j * down for i, j in _SIGNS], -2)
+
+
+_SIGNS = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+
+
+def bounds(boxes: Float[Tensor, "*n 5"]) -> Float[Tensor, "*n 4"]:
+    """The smallest upright box x0 y0 x1 y1 around each."""
+    points = corners(boxes)
+    return torch.cat([points.amin(-2), points.amax(-2)], -1)
+
+
+def from_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 5"]:
+    """Upright boxes as rotated ones of 0 degrees."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(low + high) / 2, high - low, torch.zeros_like(low[..., :1])], -1)
+
+
+def area(boxes: Float[Tensor, "*n 5"]) -> Float[Tensor, "*n"]:
+    """Width times height; 0 where a side is negative."""
+    return boxes[..., 2:4].clamp(min=0).prod(-1)
+
+
+def iou(a: Float[Tensor, "*#n 5"], b: Float[Tensor, "*#n 5"]) -> Float[Tensor, "*n"]:
+    """Overlap of each box in `a` with its partner in `b`, 0..1; 0 where both are empty.
+
+    The area of b within a is an integral around the outline of b, in the frame of a: x, limited to a, times dy. It
+    needs no list of crossings and no sorting, and is steady where sides fall together.
+    """
+    a, b = torch.broadcast_tensors(a, b)
+    own, shift = a[..., 4].deg2rad(), b[..., :2] - a[..., :2]
+    x = shift[..., 0] * own.cos() - shift[..., 1] * own.sin()
+    y = shift[..., 0] * own.sin() + shift[..., 1] * own.cos()
+    in_frame = torch.stack([x, y, *b[..., 2:4].clamp(min=0).unbind(-1), b[..., 4] - a[..., 4]], -1)
+    start = corners(in_frame)
+    end = start.roll(-1, -2)
+    half = a[..., 2:4].clamp(min=0)[..., None, :] / 2  # of a, for each of the four sides of b
+
+    # Of every side of b the part between the upper and lower side of a, and over that part the mean of x, limited to a.
+    rise = end[..., 1] - start[..., 1]
+    limit = half[..., 1]
+    top, bottom = (p[..., 1].clamp(-limit, limit) for p in (start, end))
+    run, rise = end[..., 0] - start[..., 0], rise.where(rise != 0, 1)
+    x0, x1 = (start[..., 0] + ((at - start[..., 1]) / rise).clamp(0, 1) * run for at in (top, bottom))
+    low, high = torch.minimum(x0, x1), torch.maximum(x0, x1)
+    inter = ((bottom - top) * _mean_of_limited(low, high, half[..., 0])).sum(-1)
+    own_area, other_area = area(a), area(b)
+    inter = torch.minimum(inter.clamp(min=0), torch.minimum(own_area, other_area))
+    union = own_area + other_area - inter
+    return inter / union.where(union > 0, 1)
+
+
+def _mean_of_limited(
+    low: Float[Tensor, "*n"], high: Float[Tensor, "*n"], limit: Float[Tensor, "*#n"]
+) -> Float[Tensor, "*n"]:
+    """The mean, from low to high, of x limited to -limit .. limit."""
+    length = high - low
+    below = torch.minimum((-limit - low).clamp(min=0), length)
+    above = torch.minimum((high - limit).clamp(min=0), length)
+    middle = (low.clamp(-limit, limit) + high.clamp(-limit, limit)) / 2
+    share = 1 / length.where(length > 0, 1)
+    return middle + ((-limit - middle) * below + (limit - middle) * above) * share
+
+
+def pairwise_iou(a: Float[Tensor, "n 5"], b: Float[Tensor, "m 5"]) -> Float[Tensor, "n m"]:
+    """Overlap of every box in `a` with every box in `b`; only pairs that can overlap cost time and memory."""
+    around_a, around_b = bounds(a)[:, None], bounds(b)[None]
+    near = (around_a[..., :2] < around_b[..., 2:]).all(-1) & (around_b[..., :2] < around_a[..., 2:]).all(-1)
+    row, column = near.nonzero(as_tuple=True)
+    parts = [iou(a[i], b[j]) for i, j in zip(row.split(AT_ONCE), column.split(AT_ONCE), strict=True)]
+    out = torch.zeros(len(a), len(b), dtype=a.dtype, device=a.device)
+    return out.index_put((row, column), torch.cat(parts)) if parts else out
+
+
+def nms(
+    boxes: Float[Tensor, "n 5"],
+    scores: Float[Tensor, " n"],
+    threshold: float,
+    groups: Int64[Tensor, " n"] | None = None,
+) -> Int64[Tensor, " kept"]:
+    """Best first, every box that overlaps no kept one (of its group) by more than `threshold`.
+
+    Objects side by side, all turned, are told apart that upright boxes would merge. For soft suppression:
+    `nms.soft_nms(..., overlap=rotated.iou)`.
+    """
+    return suppression.greedy(pairwise_iou(boxes, boxes), scores, threshold, groups)
+
+
+def canonical(boxes: Float[Tensor, "*n 5"]) -> Float[Tensor, "*n 5"]:
+    """The same rectangles with angles from -45 up to 45, the sides exchanged where needed."""
+    return _turned(boxes, -((boxes[..., 4] + 45) / 90).floor())
+
+
+def _turned(boxes: Float[Tensor, "*n 5"], quarters: Float[Tensor, "*n"]) -> Float[Tensor, "*n 5"]:
+    """The same rectangles, described with angles so many quarter turns higher."""
+    sides = boxes[..., 2:4].where((quarters % 2 == 0)[..., None], boxes[..., [3, 2]])
+    return torch.cat([boxes[..., :2], sides, (boxes[..., 4] + 90 * quarters)[..., None]], -1)
+
+
+Wrap = Callable[[Boxes, Boxes], Boxes]
+
+
+def half_turn(targets: Float[Tensor, "*#n 5"], boxes: Float[Tensor, "*#n 5"]) -> Float[Tensor, "*n 5"]:
+    """Angles of targets brought within 180 degrees of those of `boxes`; sides keep their names (detectron2)."""
+    targets, boxes = torch.broadcast_tensors(targets, boxes)
+    turn = (targets[..., 4:] - boxes[..., 4:] + 180) % 360 - 180
+    return torch.cat([targets[..., :4], boxes[..., 4:] + turn], -1)
+
+
+def eighth_turn(targets: Float[Tensor, "*#n 5"], boxes: Float[Tensor, "*#n 5"]) -> Float[Tensor, "*n 5"]:
+    """Targets described with angles within 45 degrees of those of `boxes`, sides exchanged (rotated Mask R-CNN).
+
+    An anchor then never learns to turn further than needed: 60 degrees to go are 30 back with w and h exchanged.
+    """
+    targets, boxes = torch.broadcast_tensors(targets, boxes)
+    turn = targets[..., 4] - boxes[..., 4]
+    return _turned(targets, -turn.sign() * ((turn.abs() - 45) / 90).ceil().clamp(min=0))
+
+
+@dataclass(frozen=True)
+class RotatedDeltaCoder:
+    """How a network says where a rotated box should go: as `boxes.DeltaCoder`, and by how many radians to turn it.
+
+    Shifts are along the axes of the image, in widths and heights of the box. `wrap` chooses among the descriptions of a
+    target: `half_turn` or `eighth_turn`. Source: detectron2 `Box2BoxTransformRotated`; rotated_maskrcnn.
+    """
+
+    weights: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    wrap: Wrap = half_turn
+    limit: float = GROWTH_LIMIT
+
+    def __post_init__(self) -> None:
+        if min(self.weights) <= 0:
+            raise ValueError(f"weights are {self.weights}; give five numbers above 0")
+
+    def encode(self, boxes: Float[Tensor, "*#n 5"], targets: Float[Tensor, "*#n 5"]) -> Float[Tensor, "*n 5"]:
+        """The deltas that take `boxes` to `targets`; both need sides longer than 0."""
+        targets = self.wrap(targets, boxes)
+        shift = (targets[..., :2] - boxes[..., :2]) / boxes[..., 2:4]
+        growth = (targets[..., 2:4] / boxes[..., 2:4]).log()
+        turn = (targets[..., 4:] - boxes[..., 4:]).deg2rad()
+        return torch.cat([shift, growth, turn], -1) * boxes.new_tensor(self.weights)
+
+    def decode(self, boxes: Float[Tensor, "*#n 5"], deltas: Float[Tensor, "*#n 5"]) -> Float[Tensor, "*n 5"]:
+        """The boxes that `deltas` point to from `boxes`, with angles from -180 up to 180."""
+        deltas = deltas / deltas.new_tensor(self.weights)
+        centre = boxes[..., :2] + deltas[..., :2] * boxes[..., 2:4]
+        sides = boxes[..., 2:4] * deltas[..., 2:4].clamp(max=math.log(self.limit)).exp()
+        degrees = (boxes[..., 4:] + deltas[..., 4:].rad2deg() + 180) % 360 - 180
+        return torch.cat([centre, sides, degrees], -1)
+
+
+Points = Float[np.ndarray, "_ 2"]
+
+
+def min_area_rectangles(objects: Sequence[Points]) -> Float[Tensor, "n 5"]:
+    """The smallest rectangle around the points of each object, rings of polygons for instance; angles -45 up to 45.
+
+    One side of it lies on the convex hull, so every side of the hull is tried (Freeman and Shapira, 1975). Points on a
+    line give a height of 0, a single point also a width of 0.
+    """
+    n = len(objects)
+    if empty := [i for i, points in enumerate(objects) if not len(points)]:
+        raise ValueError(f"object {empty[0]} has no points; leave objects without points out")
+    if not n:
+        return torch.zeros(0, 5)
+    points = np.concatenate([np.asarray(p, np.float64) for p in objects])
+    owner = np.repeat(np.arange(n), [len(p) for p in objects])
+    middle = np.stack([np.bincount(owner, points[:, i], n) for i in (0, 1)], 1) / np.bincount(owner)[:, None]
+    points = points - middle[owner]  # small numbers, so that products of them are exact enough
+    order = np.lexsort((points[:, 1], points[:, 0], owner))
+    points, owner = points[order], owner[order]
+    new = np.ones(len(points), np.bool_)
+    new[1:] = (points[1:] != points[:-1]).any(1) | (owner[1:] != owner[:-1])
+    points, owner = points[new], owner[new]
+    lower, upper = _chain(points, owner), _chain(points[::-1], owner[::-1])
+    hull, owners = (np.concatenate(pair) for pair in zip(lower, upper, strict=True))
+    order = np.argsort(owners, kind="stable")  # of each object the lower side from left to right, then the upper back
+    hull, owners = hull[order], owners[order]
+
+    # Every side of a hull against every point of it.
+    size = np.bincount(owners, minlength=n)
+    first = np.cumsum(size) - size
+    following = np.arange(1, len(hull) + 1)
+    following[first + size - 1] = first
+    along = hull[following] - hull
+    length = np.hypot(*along.T)
+    along = np.where(length[:, None] > 0, along / np.where(length > 0, length, 1)[:, None], [1.0, 0.0])
+    count = size[owners]
+    side = np.repeat(np.arange(len(hull)), count)
+    begin = np.cumsum(count) - count
+    other = np.arange(len(side)) - np.repeat(begin - first[owners], count)
+    across = np.stack([-along[:, 1], along[:, 0]], 1)
+    low, high = np.empty((len(hull), 2)), np.empty((len(hull), 2))
+    for axis, direction in enumerate((along, across)):
+        at = (hull[other] * direction[side]).sum(1)
+        low[:, axis], high[:, axis] = np.minimum.reduceat(at, begin), np.maximum.reduceat(at, begin)
+    best = np.lexsort(((high - low).prod(1), owners))[first]
+    centre = (low + high)[best] / 2
+    centre = centre[:, :1] * along[best] + centre[:, 1:] * across[best] + middle
+    degrees = -np.degrees(np.arctan2(along[best, 1], along[best, 0]))
+    found = np.concatenate([centre, (high - low)[best], degrees[:, None]], 1)
+    return canonical(torch.from_numpy(found)).float()
+
+
+def _chain(
+    points: Float64[np.ndarray, "p 2"], owner: Int64[np.ndarray, " p"]
+) -> tuple[Float64[np.ndarray, "q 2"], Int64[np.ndarray, " q"]]:
+    """Half a convex hull of each object, from its first point to its last, in sorted points without repetition.
+
+    A point that is not to the right of the line from the one before to the one after is no corner, whatever happens to
+    those two; so all such go at once, until none is left.
+    """
+    while len(points) > 2:
+        before, after = points[1:-1] - points[:-2], points[2:] - points[1:-1]
+        inside = (owner[:-2] == owner[1:-1]) & (owner[2:] == owner[1:-1])
+        flat = inside & (before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0] <= 0)
+        if not flat.any():
+            break
+        keep = np.append(np.insert(~flat, 0, True), True)
+        points, owner = points[keep], owner[keep]
+    return points, owner
