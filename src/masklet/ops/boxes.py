@@ -62,7 +62,9 @@ def giou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]) -> Float[Tensor, 
     Source: Rezatofighi et al., Generalized Intersection over Union, 2019, algorithm 1. Two boxes in one point give 0.
     """
     inter, union = _inter_and_union(a, b)
-    hull = area(torch.cat([torch.minimum(a, b)[..., :2], torch.maximum(a, b)[..., 2:]], -1))
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = a.unbind(-1), b.unbind(-1)
+    wide, high = torch.maximum(ax1, bx1) - torch.minimum(ax0, bx0), torch.maximum(ay1, by1) - torch.minimum(ay0, by0)
+    hull = wide.clamp(min=0) * high.clamp(min=0)
     return inter / union.where(union > 0, 1) - (hull - union) / hull.where(hull > 0, 1)
 
 
@@ -86,8 +88,10 @@ def pairwise_coverage(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"]) -> Float
 def _inter_and_union(
     a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]
 ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
-    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
-    inter = sides[..., 0] * sides[..., 1]
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = a.unbind(-1), b.unbind(-1)
+    wide = (torch.minimum(ax1, bx1) - torch.maximum(ax0, bx0)).clamp(min=0)
+    high = (torch.minimum(ay1, by1) - torch.maximum(ay0, by0)).clamp(min=0)
+    inter = wide * high
     return inter, area(a) + area(b) - inter
 
 
