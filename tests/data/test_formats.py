@@ -172,7 +172,7 @@ def test_convert_to_coco(tmp_path: Path):
 
 def test_convert_refuses(tmp_path: Path):
     data = synthetic("flood", size=24, count=1)
-    with pytest.raises(UserError, match="unknown format 'voc'; choose from folder, coco, flood"):
+    with pytest.raises(UserError, match="unknown format 'voc'; choose from folder, flood, coco"):
         formats.convert(data, tmp_path / "x", "voc")
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "a").write_text("")

@@ -55,25 +55,31 @@ def check(
 def convert(
     source: Source,
     out: Annotated[Path, typer.Argument(help="New folder for the converted data set.")],
-    to: Annotated[str, typer.Option(help="folder (with index PNG masks), coco, flood or coco_panoptic.")] = "folder",
+    to: Annotated[
+        str,
+        typer.Option(
+            help="folder (with index PNG masks), flood, coco, coco_panoptic, labelme, yolo or nuclei (id maps)."
+        ),
+    ] = "folder",
     split: Split = "all",
     option: Options = None,
     json: Json = False,
 ) -> Report:
-    """Write a data set in another layout; class numbers, names and colours stay."""
+    """Write a data set in another layout, and say what that layout cannot keep."""
     from masklet.data.formats import convert as run
     from masklet.data.sources import open_source
 
     found = open_source(source, split=split, **settings_of(option, "--option "))
+    lost: list[str] = []
     with progress_bar("converting") as progress:
-        folder = run(found, out, to, progress)
+        folder = run(found, out, to, progress, lost.append)
     return Report(
         "data convert",
         data=source,
         split=split,
         files=[folder],
-        more={"samples": len(found), "to": to},
-        text=f"{len(found)} samples as {to}",
+        more={"samples": len(found), "to": to, "lost": lost},
+        text="\n".join([f"{len(found)} samples as {to}", *(f"lost: {sentence}" for sentence in lost)]),
     )
 
 
@@ -90,25 +96,21 @@ def show(
     from PIL import Image
 
     from masklet.data.sources import open_source
-    from masklet.structures import SemanticMap
     from masklet.structures.files import replacing
     from masklet.viz.contact import contact_sheet
-    from masklet.viz.overlay import overlay
+    from masklet.viz.truth import truth_overlay
 
     found = open_source(source, split=split, **settings_of(option, "--option "))
     count = min(count, len(found))
     samples = [found[i * len(found) // count] for i in range(count)]
-    pictures = [
-        sample.image if sample.semantic is None else overlay(sample.image, SemanticMap(sample.semantic, found.classes))
-        for sample in samples
-    ]
+    pictures = [truth_overlay(sample) for sample in samples]
     rows = range(0, count, 4)
     with replacing(out) as unfinished:
         Image.fromarray(
             contact_sheet(
                 [pictures[i : i + 4] for i in rows],
                 captions=[[sample.name for sample in samples[i : i + 4]] for i in rows],
-                key=found.classes,
+                key=None if all(sample.semantic is None for sample in samples) else found.classes,
                 title=f"{source} ({split}): {len(found)} samples",
             )
         ).save(unfinished)

@@ -9,9 +9,21 @@ from masklet.data.images import BadFile
 from masklet.structures import Classes
 from masklet.structures.errors import UserError
 
+PERSON = (  # COCO's 17 keypoints
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+)  # fmt: skip
+SKELETON = (  # which of them COCO joins, counted from 1
+    (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11),
+    (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
+)  # fmt: skip
+
 
 def coco_categories(classes: Classes) -> list[dict[str, Any]]:
-    """COCO's list of categories, with colours and things as in COCO panoptic."""
+    """COCO's list of categories, with colours and things as in COCO panoptic, and the names of keypoints."""
+    skeleton = {"skeleton": [[*pair] for pair in SKELETON]} if classes.keypoints == PERSON else {}
+    points = {"keypoints": [*classes.keypoints], **skeleton} if classes.keypoints else {}
     return [
         {
             "id": i,
@@ -19,6 +31,7 @@ def coco_categories(classes: Classes) -> list[dict[str, Any]]:
             "supercategory": "thing" if thing else "stuff",
             "isthing": int(thing),
             "color": [*color],
+            **points,
         }
         for i, name, thing, color in zip(classes.ids, classes.names, classes.things, classes.colors, strict=True)
     ]

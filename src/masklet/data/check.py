@@ -119,6 +119,8 @@ def check(
         found = find_source(source, split, **options) if isinstance(source, str) else source
     except SourceError as error:
         return [error.finding]
+    except BadFile as error:
+        return [Finding(str(error.path), error.code, error.fault, error.hint or "")]
     if not isinstance(found, Listing):
         return _check_samples(found, limit, progress)
     pairs = _spread(_everything(found), limit)
@@ -291,7 +293,7 @@ def _displayed(image: Image.Image, turn: int) -> tuple[int, int]:
 def _finding(path: Path, error: Exception, otherwise: str) -> Finding:
     """The fault that reading a file ended with."""
     if isinstance(error, BadFile):
-        return Finding(str(path), error.code, error.fault, error.hint or "")
+        return Finding(str(error.path), error.code, error.fault, error.hint or "")
     if isinstance(error, FileNotFoundError):
         return Finding(str(path), "missing_file", "the file does not exist", "add it, or remove it from the list")
     if isinstance(error, UserError):

@@ -9,20 +9,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer
+import torch
+from jaxtyping import Float, Integer
 from PIL import Image
 from torch import Tensor
 
 from masklet.data.categories import coco_categories
+from masklet.data.coco_instances import HALF, Coco
 from masklet.data.coco_panoptic import write_coco_panoptic
-from masklet.data.images import orientation, to_float
+from masklet.data.object_writers import Lost, Step, objects_of, place_image, to_labelme, to_nuclei, to_yolo
 from masklet.data.sources import Dataset
 from masklet.ops import rle
 from masklet.structures import Classes, Instances, Panoptic, Sample, SemanticMap
@@ -65,18 +66,25 @@ def write_index_png(path: str | Path, labels: Integer[Tensor, "h w"], classes: C
 
 
 def coco_annotations(
-    result: SemanticMap | Instances, image_id: int, first_id: int = 1, scores: bool = True
+    result: SemanticMap | Instances, image_id: Any, first_id: int = 1, scores: bool = True
 ) -> list[dict[str, Any]]:
-    """COCO annotations: one per object, or one per class that a label map shows; masks as compressed RLE."""
+    """COCO annotations: one per object, or one per class that a label map shows; masks as compressed RLE.
+
+    `scores` belong to predictions, whose boxes are then those of their masks; truth keeps the boxes that it has.
+    """
+    crowd, points = None, None
     if isinstance(result, Instances):
         labels = result.labels.tolist()
         masks: Sequence[dict[str, Any] | None]
         if result.masks is not None:
-            masks, areas, boxes = result.masks.rle(), result.masks.areas().tolist(), result.masks.boxes().tolist()
+            masks, areas = result.masks.rle(), result.masks.areas().tolist()
+            boxes = (result.masks.boxes() if scores else result.boxes).tolist()
         else:
             boxes = result.boxes.tolist()
             masks, areas = [None] * len(labels), [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes]
         certain = result.scores.tolist() if scores else None
+        crowd = None if result.crowd is None else result.crowd.tolist()
+        points = None if result.keypoints is None else _coco_keypoints(result.keypoints)
     else:
         labels = [k for k in range(len(result.classes)) if bool((result.labels == k).any())]
         coded = [rle.encode(result.labels == k) for k in labels]
@@ -90,23 +98,36 @@ def coco_annotations(
             "category_id": result.classes.ids[label],
             "bbox": [x0, y0, x1 - x0, y1 - y0],
             "area": area,
-            "iscrowd": 0,
+            "iscrowd": 0 if crowd is None else int(crowd[i]),
         }
         if mask is not None:
             entry["segmentation"] = mask
+        if points is not None:
+            entry["keypoints"] = points[i]
+            entry["num_keypoints"] = sum(visible > 0 for visible in points[i][2::3])
         if certain is not None:
             entry["score"] = certain[i]
         found.append(entry)
     return found
 
 
+def _coco_keypoints(points: Float[Tensor, "n k 3"]) -> list[list[float]]:
+    """COCO's keypoints are numbers of pixels; points that are not labelled are zeros."""
+    moved = points.double() - torch.tensor([HALF, HALF, 0]) * (points[..., 2:] > 0)
+    return moved.flatten(1).tolist()
+
+
 def coco_json(
-    results: Iterable[tuple[str, SemanticMap | Instances]], classes: Classes, scores: bool = True
+    results: Iterable[tuple[str, SemanticMap | Instances]],
+    classes: Classes,
+    scores: bool = True,
+    image_ids: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
-    """A COCO data set of (file name, result) in order; image and annotation ids count from 1."""
+    """A COCO data set of (file name, result) in order; annotation ids count from 1, image ids where not given."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, (file_name, result) in enumerate(results, 1):
+    for place, (file_name, result) in enumerate(results):
+        image_id = place + 1 if image_ids is None else image_ids[place]
         height, width = (int(n) for n in (result.size if isinstance(result, Instances) else result.labels.shape))
         images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
         annotations += coco_annotations(result, image_id, len(annotations) + 1, scores)
@@ -128,44 +149,26 @@ def classes_json(classes: Classes) -> dict[str, Any]:
     return {"classes": entries, "ignore": ignore_value(classes)}
 
 
-def _place_image(folder: Path, dataset: Dataset, index: int, sample: Sample, suffix: str | None = None) -> str:
-    """The picture of a sample in `folder`: the file itself where it is upright, else a PNG; its relative name."""
-    source = next(iter(dataset.paths(index)), None)
-    if source is not None and suffix in (None, source.suffix.lower()):
-        with Image.open(source) as image:
-            upright = orientation(image) == 1
-        if upright:
-            name = sample.name + source.suffix.lower()
-            with replacing(folder / name) as unfinished:
-                shutil.copyfile(source, unfinished)
-            return name
-    name = sample.name + (suffix or ".png")
-    picture = (to_float(sample.image) * 255).round().byte()
-    with replacing(folder / name) as unfinished:
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(unfinished, quality=95)
-    return name
-
-
 def _labels(sample: Sample) -> Tensor:
     if sample.semantic is None:
         raise UserError(f"sample {sample.name!r} has no label map", hint="convert a data set with masks")
     return sample.semantic
 
 
-Step = Callable[[int], None]
-
-
-def to_folder(dataset: Dataset, out: Path, step: Step) -> None:
+def to_folder(dataset: Dataset, out: Path, step: Step) -> list[str]:
     """`images`, `masks` (index PNG) and `classes.json`, as the kind `folder` reads them."""
+    objects = 0
     for i in range(len(dataset)):
         sample = dataset[i]
-        _place_image(out / "images", dataset, i, sample)
+        place_image(out / "images", dataset, i, sample)
         write_index_png(out / "masks" / f"{sample.name}.png", _labels(sample), dataset.classes)
+        objects += len(sample.instances or ())
         step(i + 1)
     write_json(out / "classes.json", classes_json(dataset.classes))
+    return [f"{objects} objects: a label map knows classes only"] if objects else []
 
 
-def to_flood(dataset: Dataset, out: Path, step: Step) -> None:
+def to_flood(dataset: Dataset, out: Path, step: Step) -> list[str]:
     """`Image`, `Mask` (black and white) and `metadata.csv`: the layout of the seed's flood set."""
     if len(dataset.classes) != 2:
         raise UserError(
@@ -176,7 +179,7 @@ def to_flood(dataset: Dataset, out: Path, step: Step) -> None:
     writer.writerow(("Image", "Mask"))
     for i in range(len(dataset)):
         sample = dataset[i]
-        name = _place_image(out / "Image", dataset, i, sample, ".jpg")
+        name = place_image(out / "Image", dataset, i, sample, ".jpg")
         with replacing(out / "Mask" / f"{sample.name}.png") as unfinished:
             if (_labels(sample) == dataset.classes.ignore).any():
                 raise UserError(
@@ -187,22 +190,30 @@ def to_flood(dataset: Dataset, out: Path, step: Step) -> None:
         step(i + 1)
     with replacing(out / "metadata.csv") as unfinished:
         unfinished.write_text(table.getvalue(), encoding="utf-8")
+    return []
 
 
-def to_coco(dataset: Dataset, out: Path, step: Step) -> None:
+def to_coco(dataset: Dataset, out: Path, step: Step) -> list[str]:
     """`images` and `annotations.json`: objects where the data set has them, else one mask per class and image."""
+    lost = Lost()
 
     def results() -> Iterable[tuple[str, SemanticMap | Instances]]:
         for i in range(len(dataset)):
             sample = dataset[i]
-            name = _place_image(out / "images", dataset, i, sample)
-            yield name, sample.instances or SemanticMap(_labels(sample), dataset.classes)
+            name = place_image(out / "images", dataset, i, sample)
+            if sample.instances is None and sample.panoptic is None:
+                yield name, SemanticMap(_labels(sample), dataset.classes)
+            else:
+                yield name, lost.see(objects_of(sample, dataset.classes), "coco", rotated=True)
             step(i + 1)
 
-    write_json(out / "annotations.json", coco_json(results(), dataset.classes, scores=False))
+    ids = [dataset.image_id(i) for i in range(len(dataset))] if isinstance(dataset, Coco) else None
+    ids = ids if ids is not None and len(set(ids)) == len(ids) else None  # two files may use one id
+    write_json(out / "annotations.json", coco_json(results(), dataset.classes, scores=False, image_ids=ids))
+    return lost.sentences()
 
 
-def to_coco_panoptic(dataset: Dataset, out: Path, step: Step) -> None:
+def to_coco_panoptic(dataset: Dataset, out: Path, step: Step) -> list[str]:
     """`images`, and `panoptic.json` with its PNGs beside it, as the kind `coco_panoptic` reads them."""
 
     def results() -> Iterable[tuple[int, str, Panoptic]]:
@@ -210,26 +221,44 @@ def to_coco_panoptic(dataset: Dataset, out: Path, step: Step) -> None:
             sample = dataset[i]
             if sample.panoptic is None:
                 raise UserError(f"sample {sample.name!r} has no panoptic map", hint="use coco or folder")
-            yield i + 1, _place_image(out / "images", dataset, i, sample), sample.panoptic
+            yield i + 1, place_image(out / "images", dataset, i, sample), sample.panoptic
             step(i + 1)
 
     write_coco_panoptic(out / "panoptic.json", results(), dataset.classes, scores=False)
+    return []
 
 
-FORMATS: Mapping[str, Callable[[Dataset, Path, Step], None]] = MappingProxyType(
-    {"folder": to_folder, "coco": to_coco, "flood": to_flood, "coco_panoptic": to_coco_panoptic}
+FORMATS: Mapping[str, Callable[[Dataset, Path, Step], list[str]]] = MappingProxyType(
+    {
+        "folder": to_folder,
+        "flood": to_flood,
+        "coco": to_coco,
+        "coco_panoptic": to_coco_panoptic,
+        "labelme": to_labelme,
+        "yolo": to_yolo,
+        "nuclei": to_nuclei,
+    }
 )
 
 
 def convert(
-    dataset: Dataset, out: str | Path, to: str = "folder", progress: Callable[[int, int], None] | None = None
+    dataset: Dataset,
+    out: str | Path,
+    to: str = "folder",
+    progress: Callable[[int, int], None] | None = None,
+    lost: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write a data set in another layout; `to` is folder, coco, flood or coco_panoptic. Returns the folder."""
+    """Write a data set in another layout; `to` is a name of `FORMATS`. Returns the folder.
+
+    `lost` is told what the layout could not keep, a sentence for each kind of loss that occurred.
+    """
     if to not in FORMATS:
         raise UserError(f"unknown format {to!r}", hint=f"choose from {', '.join(FORMATS)}")
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not empty", hint="name a new folder")
     total = len(dataset)
-    FORMATS[to](dataset, out, lambda done: progress(done, total) if progress else None)
+    for sentence in FORMATS[to](dataset, out, lambda done: progress(done, total) if progress else None):
+        if lost is not None:
+            lost(sentence)
     return out

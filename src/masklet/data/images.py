@@ -41,7 +41,7 @@ class BadFile(UserError):
 
     def __init__(self, path: str | Path, code: str, fault: str, hint: str):
         super().__init__(f"{path}: {fault}", hint)
-        self.code, self.fault = code, fault
+        self.path, self.code, self.fault = path, code, fault
         self.args = (path, code, fault, hint)  # the error survives pickling between processes
 
 

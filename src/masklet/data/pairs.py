@@ -210,13 +210,17 @@ class Listing:
         found = {key: (key, path, labels[key]) for key, path in self.images if key in labels}
         return sorted(found.values(), key=lambda entry: natural_key(entry[0]))
 
-    def pairs(self) -> Pairs:
-        """The data set; the first broken pair is an error."""
+    def sound(self) -> tuple[tuple[str, ...], tuple[Path, ...], tuple[Path, ...]]:
+        """Keys, images and label files of all pairs; the first broken pair is an error."""
         if problems := self.problems():
             more = f" ({len(problems)} such files)" if len(problems) > 1 else ""
             raise SourceError(replace(problems[0], message=problems[0].message + more))
         keys, images, labels = zip(*self.matched(), strict=True)
-        return Pairs(self.name, self.split, self.coding, keys, images, labels)
+        return keys, images, labels
+
+    def pairs(self) -> Pairs:
+        """The data set; the first broken pair is an error."""
+        return Pairs(self.name, self.split, self.coding, *self.sound())
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,20 @@ from typing import Any, Protocol, runtime_checkable
 from masklet.data.ade20k import list_ade20k
 from masklet.data.camvid import list_camvid
 from masklet.data.cityscapes import list_cityscapes
+from masklet.data.coco_instances import coco
 from masklet.data.coco_panoptic import coco_panoptic
 from masklet.data.flood import list_flood
 from masklet.data.folder import list_folder
+from masklet.data.labelme import labelme
+from masklet.data.nuclei import nuclei
 from masklet.data.pairs import Listing
 from masklet.data.pets import list_pets
+from masklet.data.rotated_quads import dota, icdar
+from masklet.data.sbd import sbd, voc_instances
 from masklet.data.synthetic import synthetic
 from masklet.data.via import via
 from masklet.data.voc import list_voc
+from masklet.data.yolo import yolo
 from masklet.structures import Classes, Sample
 from masklet.structures.errors import UserError
 
@@ -49,7 +55,15 @@ SOURCES: Mapping[str, Callable[..., Listing | Dataset]] = MappingProxyType(
         "voc": list_voc,
         "cityscapes": list_cityscapes,
         "ade20k": list_ade20k,
+        "coco": coco,
         "coco_panoptic": coco_panoptic,
+        "nuclei": nuclei,
+        "labelme": labelme,
+        "yolo": yolo,
+        "voc_instances": voc_instances,
+        "sbd": sbd,
+        "icdar": icdar,
+        "dota": dota,
         "via": via,
         "synthetic": synthetic,
     }
