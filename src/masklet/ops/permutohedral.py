@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -20,8 +21,10 @@ class Lattice:
 
     corners: Int64[Tensor, "n d1"]  # d + 1 corners of each point's simplex
     weights: Float[Tensor, "n d1"]  # barycentric, they add up to one
-    neighbours: Int64[Tensor, "d1 2 m"]  # m stands for "none"
+    neighbours: Int64[Tensor, "d1 m 3"]  # along an axis: the corner itself, before, after; m stands for "none"
     size: int  # m
+    order: Int64[Tensor, " nd1"]  # the entries of `corners`, sorted by corner
+    starts: Int64[Tensor, " m"]  # where each corner's entries begin in that order
 
     def filter(self, values: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """For every point the sum over all points of values times a Gaussian of their distance, up to a factor.
@@ -29,12 +32,14 @@ class Lattice:
         The factor is the same for all points but for the lattice's own unevenness of some percent: divide by what the
         filter makes of ones.
         """
-        k = values.shape[1]
-        spread = (self.weights[:, :, None] * values[:, None]).reshape(-1, k)
-        grid = values.new_zeros(self.size + 1, k).index_add_(0, self.corners.flatten(), spread)
-        for before, after in self.neighbours:  # the last row is no corner and stays zero
-            grid[:-1] = grid[:-1] + 0.5 * (grid[before] + grid[after])
-        return (self.weights[:, :, None] * grid[self.corners]).sum(1)
+        # Sums of weighted rows, three times: embedding bags make them without the rows in between.
+        points, weights = self.order // self.corners.shape[1], self.weights.flatten()[self.order]
+        grid = F.embedding_bag(points, values, self.starts, mode="sum", per_sample_weights=weights)
+        none = grid.new_zeros(1, grid.shape[1])
+        kernel = grid.new_tensor([1.0, 0.5, 0.5]).repeat(self.size, 1)
+        for around in self.neighbours:
+            grid = F.embedding_bag(around, torch.cat([grid, none]), mode="sum", per_sample_weights=kernel)
+        return F.embedding_bag(self.corners, grid, mode="sum", per_sample_weights=self.weights)
 
 
 def lattice(features: Float[Tensor, "n d"]) -> Lattice:
@@ -52,13 +57,17 @@ def lattice(features: Float[Tensor, "n d"]) -> Lattice:
     keys, base = _offset(keys[..., :d].flatten(0, 1), d)  # the last coordinate follows from the others
     factors = base ** torch.arange(d, device=keys.device)
     codes, corners = torch.unique((keys * factors).sum(1), return_inverse=True)
-    neighbours = []
+    neighbours, own = [], torch.arange(len(codes), device=codes.device)
     for axis in range(d + 1):
         step = torch.full((d,), -1, device=keys.device)
         if axis < d:
             step[axis] = d
-        neighbours.append(torch.stack([_find(codes, codes + sign * int((step * factors).sum())) for sign in (1, -1)]))
-    return Lattice(corners.view(n, d + 1), weights[:, : d + 1], torch.stack(neighbours), len(codes))
+        away = int((step * factors).sum())
+        neighbours.append(torch.stack([own, _find(codes, codes - away), _find(codes, codes + away)], 1))
+    order = corners.argsort(stable=True)
+    starts = torch.searchsorted(corners[order], own)
+    weights = weights[:, : d + 1].contiguous()
+    return Lattice(corners.view(n, d + 1), weights, torch.stack(neighbours), len(codes), order, starts)
 
 
 def _simplex(features: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor, Int64[Tensor, "n d1"]]:
