@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from masklet.data.images import to_float
-from masklet.structures import Sample
+from masklet.structures import Instances, Sample
 from masklet.structures.errors import UserError
 
 
@@ -33,3 +33,26 @@ def collate_semantic(
         if sample.semantic is not None:
             target[:h, :w] = sample.semantic
     return to_float(images), targets
+
+
+def collate_instances(
+    samples: Sequence[Sample], multiple: int = 1, fill: float = 0.0
+) -> tuple[Float[Tensor, "b 3 h w"], list[Instances]]:
+    """Pictures as float32 in [0, 1] and the objects of each, in a list because their numbers differ.
+
+    Pictures of different sizes are filled up at the right and below with `fill`, to a multiple of `multiple` pixels.
+    Objects stay in the coordinates of their picture, whose size without the filling is `Instances.size`.
+    """
+    if not samples:
+        raise UserError("a batch without samples", hint="check the length of the data set")
+    objects = [sample.instances for sample in samples]
+    targets = [found for found in objects if found is not None]
+    if len(targets) < len(samples):
+        without = next(sample for sample in samples if sample.instances is None)
+        raise UserError(f"sample {without.name!r} has no objects", hint="train on a data set with instances")
+    height, width = (-(-max(s.size[axis] for s in samples) // multiple) * multiple for axis in (0, 1))
+    images = torch.full((len(samples), 3, height, width), fill)
+    for image, sample in zip(images, samples, strict=True):
+        h, w = sample.size
+        image[:, :h, :w] = to_float(sample.image)
+    return images, targets

@@ -2,7 +2,8 @@
 
 A transform is called with a sample and a `torch.Generator`, takes all its chance from the generator, and returns a new
 sample. Pictures stay uint8 where they came as uint8; label maps, masks and ids are never interpolated. What a transform
-adds around the picture is `fill` there, `ignore` in label maps, and nothing in masks.
+adds around the picture is `fill` there, `ignore` in label maps, and nothing in masks. Objects with nothing left in the
+picture are dropped; keypoints outside it are no longer labelled; in a mirror left and right keypoints change places.
 
     train = Compose([RandomScale((0.5, 2.0)), RandomCrop(360), RandomFlip(), ColorJitter()])
     sample = train(sample, torch.Generator().manual_seed(0))
@@ -11,6 +12,7 @@ adds around the picture is `fill` there, `ignore` in label maps, and nothing in 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -22,7 +24,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from masklet.ops.rle import RLE
-from masklet.structures import Instances, Masks, Matte, Panoptic, Sample
+from masklet.structures import Classes, Instances, Masks, Matte, Panoptic, Sample
 from masklet.structures.errors import UserError
 
 Transform = Callable[[Sample, torch.Generator], Sample]
@@ -34,12 +36,13 @@ MASKS_AT_ONCE = 16  # dense masks in memory while they move
 
 @dataclass(frozen=True)
 class Move:
-    """One change of geometry, told for pictures, for anything made of numbers that must not mix, and for boxes."""
+    """One change of geometry, told for pictures, for anything made of numbers that must not mix, and for points."""
 
     size: tuple[int, int]
     picture: Callable[[Tensor, Fill], Tensor]  # (c, h, w), fill
     labels: Callable[[Tensor, int], Tensor]  # (n, h, w), fill
-    boxes: Callable[[Tensor], Tensor]  # (n, 4)
+    points: Callable[[Tensor], Tensor]  # (n, k, 2): x and y
+    mirrored: bool = False
 
     def __call__(self, sample: Sample, fill: Sequence[int] = MEAN_COLOR, ignore: int = 255) -> Sample:
         """The sample after the change."""
@@ -64,18 +67,59 @@ class Move:
     def _objects(self, objects: Instances) -> Instances:
         """Objects after the change; those with nothing left in the picture are dropped."""
         height, width = self.size
+        points, rotated = objects.keypoints, objects.rotated
+        moved = replace(
+            objects,
+            boxes=self._boxes(objects.boxes),
+            masks=None,
+            size=self.size,
+            keypoints=None if points is None else self._keypoints(points, objects.classes),
+            rotated=None if rotated is None else self._rotated(rotated),
+        )
         if objects.masks is None:
-            limit = torch.tensor([width, height, width, height])
-            boxes = torch.minimum(self.boxes(objects.boxes).clamp(min=0), limit)
-            moved = replace(objects, boxes=boxes, size=self.size)
-            return moved[(boxes[:, 2:] > boxes[:, :2]).all(1)]
+            return moved[(moved.boxes[:, 2:] > moved.boxes[:, :2]).all(1)]
         items: list[RLE] = []
         for start in range(0, len(objects), MASKS_AT_ONCE):
             part = objects.masks[start : start + MASKS_AT_ONCE].dense()
             items += Masks.from_dense(self.labels(part.to(torch.uint8), 0).bool()).items
         masks = Masks(height, width, tuple(items))
-        moved = Instances.from_masks(masks, objects.labels, objects.classes, objects.scores)
-        return moved[masks.areas() > 0]
+        return replace(moved, masks=masks, boxes=masks.boxes())[masks.areas() > 0]
+
+    def _boxes(self, boxes: Tensor) -> Tensor:
+        """The upright boxes around the moved corners, cut off at the picture's border."""
+        height, width = self.size
+        corners = self.points(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].view(-1, 4, 2))
+        around = torch.cat([corners.amin(1), corners.amax(1)], 1)
+        return torch.minimum(around.clamp(min=0), around.new_tensor([width, height, width, height]))
+
+    def _keypoints(self, keypoints: Tensor, classes: Classes) -> Tensor:
+        """Keypoints (x, y, visible); zeros for those that left the picture or were not labelled."""
+        if self.mirrored:
+            keypoints = keypoints[:, mirror_order(classes.keypoints, keypoints.shape[1])]
+        places = self.points(keypoints[..., :2])
+        limit = places.new_tensor([self.size[1], self.size[0]])
+        inside = ((places >= 0) & (places <= limit)).all(-1) & (keypoints[..., 2] > 0)
+        return torch.cat([places, keypoints[..., 2:]], -1) * inside[..., None]
+
+    def _rotated(self, rotated: Tensor) -> Tensor:
+        """Rotated boxes; where a stretch makes them slanted, both sides keep their direction's length (detectron2)."""
+        cos, sin = torch.cos(rotated[:, 4] * math.pi / 180), torch.sin(rotated[:, 4] * math.pi / 180)
+        centre = rotated[:, :2]
+        along, across = torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)  # y points down
+        new = self.points(torch.stack([centre, centre + along, centre + across], 1))
+        along, across = new[:, 1] - new[:, 0], new[:, 2] - new[:, 0]
+        degrees = torch.atan2(across[:, 0], across[:, 1]) * 180 / math.pi
+        sides = torch.stack([along.norm(dim=1), across.norm(dim=1)], 1) * rotated[:, 2:4]
+        return torch.cat([new[:, 0], sides, ((degrees + 90) % 180 - 90)[:, None]], 1)
+
+
+def mirror_order(names: Sequence[str], count: int) -> list[int]:
+    """Which keypoint of the picture each one of its mirror image is: `left_eye` is where `right_eye` was."""
+    if len(names) != count:
+        message = f"there are {count} keypoints and {len(names)} names for them, so left and right are not known"
+        raise UserError(message, hint="name them in Classes.keypoints, or do not mirror")
+    other = [re.sub("left|right", lambda side: "right" if side[0] == "left" else "left", name) for name in names]
+    return [names.index(name) if name in names else i for i, name in enumerate(other)]
 
 
 def resize(size: tuple[int, int], old: tuple[int, int]) -> Move:
@@ -94,8 +138,8 @@ def resize(size: tuple[int, int], old: tuple[int, int]) -> Move:
             return torch.from_numpy(values.numpy().take(columns, axis=2).take(rows, axis=1))
         return torch.from_numpy(values.numpy().take(rows, axis=1).take(columns, axis=2))
 
-    factor = torch.tensor([size[1] / old[1], size[0] / old[0]] * 2)
-    return Move(size, picture, labels, lambda boxes: boxes * factor)
+    factor = torch.tensor([size[1] / old[1], size[0] / old[0]])
+    return Move(size, picture, labels, lambda points: points * factor)
 
 
 def window(y: int, x: int, size: tuple[int, int], old: tuple[int, int]) -> Move:
@@ -114,20 +158,18 @@ def window(y: int, x: int, size: tuple[int, int], old: tuple[int, int]) -> Move:
         canvas[:, top : top + part.shape[1], left : left + part.shape[2]] = part
         return canvas
 
-    return Move(size, cut, cut, lambda boxes: boxes - torch.tensor([x, y, x, y]))
+    return Move(size, cut, cut, lambda points: points - torch.tensor([x, y]))
 
 
 def flip(old: tuple[int, int], vertical: bool = False) -> Move:
     """Mirror left and right, or top and bottom."""
     axis = -2 if vertical else -1
+    sign, shift = (torch.tensor([1, -1]), [0, old[0]]) if vertical else (torch.tensor([-1, 1]), [old[1], 0])
 
-    def boxes(b: Tensor) -> Tensor:
-        x0, y0, x1, y1 = b.unbind(1)
-        if vertical:
-            return torch.stack([x0, old[0] - y1, x1, old[0] - y0], 1)
-        return torch.stack([old[1] - x1, y0, old[1] - x0, y1], 1)
+    def points(places: Tensor) -> Tensor:
+        return places * sign + torch.tensor(shift)
 
-    return Move(old, lambda image, _: image.flip(axis), lambda values, _: values.flip(axis), boxes)
+    return Move(old, lambda image, _: image.flip(axis), lambda values, _: values.flip(axis), points, mirrored=True)
 
 
 def rotate(degrees: float, old: tuple[int, int]) -> Move:
@@ -149,12 +191,11 @@ def rotate(degrees: float, old: tuple[int, int]) -> Move:
         turned = values[:, rows.clamp(0, h - 1), columns.clamp(0, w - 1)]
         return turned.masked_fill_(outside, fill)
 
-    def boxes(b: Tensor) -> Tensor:
-        bx, by = b[:, [0, 2, 2, 0]] - w / 2, b[:, [1, 1, 3, 3]] - h / 2
-        corners = torch.stack([cos * bx + sin * by + w / 2, cos * by - sin * bx + h / 2], -1)
-        return torch.cat([corners.amin(1), corners.amax(1)], 1)
+    def points(places: Tensor) -> Tensor:
+        dx, dy = places[..., 0] - w / 2, places[..., 1] - h / 2
+        return torch.stack([cos * dx + sin * dy + w / 2, cos * dy - sin * dx + h / 2], -1)
 
-    return Move(old, picture, labels, boxes)
+    return Move(old, picture, labels, points)
 
 
 def draw(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
@@ -230,6 +271,30 @@ class RandomCrop:
         counts = torch.bincount(part.flatten(), minlength=256)
         counts[self.ignore] = 0
         return 0 < int(counts.max()) <= self.most * int(counts.sum())
+
+
+@dataclass(frozen=True)
+class LargeScaleJitter:
+    """Shrink or enlarge a picture by a wide range, then cut or fill it up to `size` (Ghiasi et al., 2021).
+
+    At scale 1 the picture just fits into `size`. Larger ones are cut at a random place, smaller ones lie in the top
+    left corner. The paper's standard jitter is `scales=(0.8, 1.25)`.
+    """
+
+    size: Size = 1024
+    scales: tuple[float, float] = (0.1, 2.0)
+    ignore: int = 255
+    fill: tuple[int, int, int] = MEAN_COLOR
+
+    def __post_init__(self) -> None:
+        _range("scales", *self.scales)
+
+    def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:
+        size = _pair(self.size)
+        factor = draw(generator, *self.scales) * min(n / m for n, m in zip(size, sample.size, strict=True))
+        scaled = (max(1, round(sample.size[0] * factor)), max(1, round(sample.size[1] * factor)))
+        places = [int(draw(generator) * (max(n - m, 0) + 1)) for n, m in zip(scaled, size, strict=True)]
+        return window(places[0], places[1], size, scaled)(resize(scaled, sample.size)(sample), self.fill, self.ignore)
 
 
 @dataclass(frozen=True)
