@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
 import oracle
-from masklet.ops import mask_targets, polygons, rle
+from masklet.ops import mask_targets, polygons, rle, rotated
 from masklet.ops.mask_targets import DETECTRON2, TORCHVISION
 
 
@@ -101,9 +101,30 @@ def test_rotated_by_hand():
     assert crossed.mean() == pytest.approx(12 / 40, abs=0.05)
 
 
+def test_rotated_polygons_by_hand():
+    """The outline of a bar at 45 degrees fills its rotated box, and half of a box twice as high."""
+    boxes = torch.tensor([[32.0, 32, 40, 12, 45], [32, 32, 40, 24, 45]])
+    outline = rotated.corners(boxes[0]).double().numpy()
+    own, high = mask_targets.from_polygons_rotated([[outline]] * 2, boxes, 28)
+    assert own.all()
+    assert high[7:21].all()
+    assert high.float().mean() == pytest.approx(0.5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31))
+def test_rotated_polygons_without_rotation(seed):
+    noise = np.random.default_rng(seed)
+    objects = [[noise.integers(0, 32, (5, 2)).astype(float)] for _ in range(3)]
+    boxes = torch.tensor([[0.0, 0, 32, 32], [4, 8, 20, 24], [-8, 0, 24, 8]])  # exact in binary
+    expected = mask_targets.from_polygons(objects, boxes, 16)
+    assert torch.equal(mask_targets.from_polygons_rotated(objects, rotated.from_xyxy(boxes), 16), expected)
+
+
 def test_no_objects():
     assert mask_targets.from_polygons([], torch.zeros(0, 4), 28).shape == (0, 28, 28)
     assert not mask_targets.from_polygons([[]], torch.ones(1, 4), 28).any()
+    assert mask_targets.from_polygons_rotated([], torch.zeros(0, 5), 28).shape == (0, 28, 28)
     for masks in (torch.zeros(0, 5, 6, dtype=torch.bool), torch.ones(2, 5, 6, dtype=torch.bool)):
         assert DETECTRON2(masks, torch.zeros(0, 5), 28).shape == (0, 28, 28)
         assert mask_targets.from_bitmaps_rotated(masks, torch.zeros(0, 6), 28).shape == (0, 28, 28)

@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracle
-from masklet.ops import boxes, nms, rotated
+from masklet.ops import boxes, mask_targets, nms, rle, rotated
+from masklet.ops import paste as upright
 from masklet.ops.rotated import RotatedDeltaCoder, eighth_turn, half_turn
 
 
@@ -240,6 +242,70 @@ def test_smallest_rectangle_of_lines_and_points():
     assert found[2, :2].tolist() == [2, 4]
 
 
+def blobs(n, side, seed):
+    noise = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(n, 1, 5, 5, generator=noise)
+    return F.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)[:, 0]
+
+
+def sampled(probs, some, height, width):
+    """The definition: every pixel's middle, in the frame of its box, bilinear, zero outside; in float64."""
+    x, y = torch.arange(width) + 0.5, torch.arange(height)[:, None] + 0.5
+    cx, cy, w, h, degrees = (side[:, None, None] for side in some.double().unbind(1))
+    cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
+    across, down = ((x - cx) * cos - (y - cy) * sin) / w, ((x - cx) * sin + (y - cy) * cos) / h
+    return F.grid_sample(probs[:, None].double(), 2 * torch.stack([across, down], -1), align_corners=False)[:, 0]
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
+def test_paste_is_the_definition(threshold, monkeypatch):
+    size, probs, some = (37, 53), blobs(12, 14, seed=1), random_boxes(12, 2) * torch.tensor([2.5, 2, 2, 2, 1])
+    soft = sampled(probs, some, *size)
+    masks = rotated.paste(probs, some, size, threshold)
+    mine = rle.decode_many(masks, *size)
+    assert (np.abs(soft.numpy()[mine != (soft >= threshold).numpy()] - threshold) <= 1e-5).all()
+    assert 0 < mine.mean() < 0.9
+    mirrored = rle.decode_many(rotated.paste(probs, some * torch.tensor([1.0, 1, 1, 1, -1]), size, threshold), *size)
+    assert (mirrored != mine).mean() > 0.01
+    monkeypatch.setattr(rotated, "AT_ONCE", 500)
+    assert rotated.paste(probs, some, size, threshold) == masks
+
+
+def test_paste_without_rotation_equals_paste():
+    probs, low = blobs(9, 28, seed=3), torch.rand(9, 2) * 40 - 5
+    corners = torch.cat([low, low + torch.rand(9, 2) * 30 + 1], 1)
+    mine = rle.decode_many(rotated.paste(probs, rotated.from_xyxy(corners), (40, 50)), 40, 50)
+    assert (mine != rle.decode_many(upright.paste(probs, corners, (40, 50)), 40, 50)).mean() < 1e-3
+
+
+def test_paste_brings_a_target_back():
+    """A rotated bar, cut out by a rotated box and pasted again, is the bar."""
+    bar = rotated.corners(torch.tensor([30.0, 25, 40, 9, 33])).double().numpy()
+    around = torch.tensor([[29.0, 26, 48, 20, 25]])
+    target = mask_targets.from_polygons_rotated([[bar]], around, 112)
+    (back,) = rotated.paste(target.float(), around, (50, 60))
+    truth = mask_targets.polygons.rasterize(bar, 50, 60)
+    assert rle.iou([back], [truth])[0, 0] > 0.93
+    (box,) = rotated.min_area_rectangles([bar])
+    torch.testing.assert_close(box, torch.tensor([30.0, 25, 40, 9, 33]), atol=1e-4, rtol=0)
+
+
+def test_paste_of_boxes_elsewhere_and_without_area():
+    odd = torch.tensor(
+        [
+            [-50.0, -50, 9, 9, 30],
+            [10, 10, 0, 5, 0],
+            [10, 10, 5, -1, 0],
+            [float("nan"), 1, 2, 3, 4],
+            [10, 10, 1e6, 1e6, 20],
+        ]
+    )
+    masks = rotated.paste(torch.ones(5, 28, 28), odd, (20, 30))
+    assert [mask.area for mask in masks] == [0, 0, 0, 0, 600]
+    assert rotated.paste(torch.ones(0, 28, 28), torch.zeros(0, 5), (20, 30)) == []
+    assert [mask.width for mask in rotated.paste(torch.ones(5, 28, 28), odd, (0, 30))] == [30] * 5
+
+
 def test_nothing():
     none = torch.zeros(0, 5)
     assert rotated.pairwise_iou(none, none).shape == (0, 0)
@@ -254,5 +320,11 @@ def test_bad_input():
         rotated.min_area_rectangles([np.ones((3, 2)), np.zeros((0, 2))])
     with pytest.raises(ValueError, match=r"^weights are \(1.0, 1.0, 1.0, 1.0, 0.0\); give five numbers above 0$"):
         RotatedDeltaCoder((1.0, 1.0, 1.0, 1.0, 0.0))
+    with pytest.raises(ValueError, match=r"^2 masks but 3 boxes; give one box for each mask$"):
+        rotated.paste(torch.ones(2, 28, 28), random_boxes(3, 0), (9, 9))
+    with pytest.raises(
+        ValueError, match=r"^threshold is 0.0; choose one above 0, where the surroundings are, and up to 1$"
+    ):
+        rotated.paste(torch.ones(3, 28, 28), random_boxes(3, 0), (9, 9), 0.0)
     with pytest.raises(ValueError, match=r"^threshold is 30.0; overlaps are 0..1, and 0.5 is usual$"):
         rotated.nms(random_boxes(3, 0), torch.ones(3), 30.0)

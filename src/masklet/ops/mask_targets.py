@@ -26,31 +26,59 @@ def from_polygons(objects: Sequence[Sequence[Ring]], boxes: Float[Tensor, "n 4"]
     Several rings of an object are united. A side of a box counts as .1 pixels at least. Source: detectron2
     `rasterize_polygons_within_box`.
     """
-    n = len(objects)
-    if len(boxes) != n:
-        raise ValueError(f"{n} objects but {len(boxes)} boxes; give one box for each object")
+    _check(objects, len(boxes), size)
+    corner, sides = boxes[:, :2].detach().cpu().numpy(), (boxes[:, 2:] - boxes[:, :2]).detach().cpu().numpy()
+    points, owner = _points(objects)
+    points = (points - corner[owner]) * (size / np.maximum(sides, 0.1).astype(np.float64))[owner]
+    return _drawn(objects, points, size).to(boxes.device)
+
+
+def from_polygons_rotated(
+    objects: Sequence[Sequence[Ring]], boxes: Float[Tensor, "n 5"], size: int
+) -> Bool[Tensor, "n s s"]:
+    """The same for rotated boxes (cx cy w h degrees): the rings in the frame of the box, which stands upright."""
+    _check(objects, len(boxes), size)
+    cx, cy, w, h, degrees = boxes.detach().cpu().numpy().astype(np.float64).T
+    points, owner = _points(objects)
+    x, y = (points - np.stack([cx, cy], 1)[owner]).T
+    cos, sin = np.cos(np.radians(degrees))[owner], np.sin(np.radians(degrees))[owner]
+    turned = np.stack([x * cos - y * sin, x * sin + y * cos], 1)
+    points = (turned / np.maximum(np.stack([w, h], 1), 0.1)[owner] + 0.5) * size
+    return _drawn(objects, points, size).to(boxes.device)
+
+
+def _points(objects: Sequence[Sequence[Ring]]) -> tuple[Float[np.ndarray, "p 2"], Int64[np.ndarray, " p"]]:
+    """All points of all rings, and the object that each belongs to."""
+    rings = [np.asarray(ring, np.float64) for rings in objects for ring in rings]
+    owner = np.repeat(np.arange(len(objects)), [sum(map(len, rings)) for rings in objects])
+    return np.concatenate([np.zeros((0, 2)), *rings]), owner
+
+
+def _drawn(objects: Sequence[Sequence[Ring]], points: Float[np.ndarray, "p 2"], size: int) -> Bool[Tensor, "n s s"]:
+    """The union of the rings of each object, whose points came to lie at `points`."""
+    n, canvas = len(objects), size * size + 1  # a ring may end behind its last pixel
+    owner = np.repeat(np.arange(n), [len(rings) for rings in objects])
+    masks = np.zeros((n, size * size), np.bool_)
+    if len(owner):
+        lengths = np.array([len(ring) for rings in objects for ring in rings])
+        side = np.full(len(owner), size)
+        position, ring = polygons.crossings(points, lengths, side, side)
+        toggles = np.bincount(ring * canvas + position, minlength=len(owner) * canvas).reshape(-1, canvas)
+        inside = np.bitwise_xor.accumulate(toggles.astype(np.uint8) & 1, axis=1)[:, :-1].astype(np.bool_)
+        first = np.flatnonzero(np.diff(owner, prepend=-1))
+        masks[owner[first]] = np.logical_or.reduceat(inside, first, axis=0)
+    columns = torch.from_numpy(masks).view(n, size, size)  # COCO counts down the columns
+    return columns.transpose(1, 2).contiguous()
+
+
+def _check(objects: Sequence[Sequence[Ring]], boxes: int, size: int) -> None:
+    if boxes != len(objects):
+        raise ValueError(f"{len(objects)} objects but {boxes} boxes; give one box for each object")
     if size < 1:
         raise ValueError(f"cannot draw masks of {size}x{size}; the side needs at least one pixel")
     for i, rings in enumerate(objects):
         if short := [len(ring) for ring in rings if len(ring) < 3]:
             raise ValueError(f"object {i}: a polygon needs at least 3 points, this one has {short[0]}")
-    owner = np.repeat(np.arange(n), [len(rings) for rings in objects])
-    masks = np.zeros((n, size * size), np.bool_)
-    if len(owner):
-        flat = [np.asarray(ring, np.float64) for rings in objects for ring in rings]
-        lengths = np.array([len(ring) for ring in flat])
-        corner, sides = boxes.detach().cpu().numpy()[:, :2], (boxes[:, 2:] - boxes[:, :2]).detach().cpu().numpy()
-        of = np.repeat(owner, lengths)
-        points = (np.concatenate(flat) - corner[of]) * (size / np.maximum(sides, 0.1).astype(np.float64))[of]
-        side = np.full(len(flat), size)
-        position, ring = polygons.crossings(points, lengths, side, side)
-        canvas = size * size + 1  # a ring may end behind its last pixel
-        toggles = np.bincount(ring * canvas + position, minlength=len(flat) * canvas).reshape(-1, canvas)
-        drawn = np.bitwise_xor.accumulate(toggles.astype(np.uint8) & 1, axis=1)[:, :-1].astype(np.bool_)
-        first = np.flatnonzero(np.diff(owner, prepend=-1))
-        masks[owner[first]] = np.logical_or.reduceat(drawn, first, axis=0)
-    columns = torch.from_numpy(masks).view(n, size, size)  # COCO counts down the columns
-    return columns.transpose(1, 2).contiguous().to(boxes.device)
 
 
 Bitmaps = Bool[Tensor, "g h w"] | Float[Tensor, "g h w"]

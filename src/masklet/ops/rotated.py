@@ -16,9 +16,11 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from masklet.ops import nms as suppression
+from masklet.ops import rle
 from masklet.ops.boxes import GROWTH_LIMIT
+from masklet.ops.rle import RLE
 
-AT_ONCE = 1 << 20  # pairs of boxes compared at a time, some hundred bytes each
+AT_ONCE = 1 << 20  # pairs of boxes compared, or pixels looked at, at a time: some hundred bytes each
 
 Boxes = Float[Tensor, "*n 5"]
 
@@ -251,3 +253,66 @@ def _chain(
         keep = np.append(np.insert(~flat, 0, True), True)
         points, owner = points[keep], owner[keep]
     return points, owner
+
+
+def paste(
+    probs: Float[Tensor, "n h w"], boxes: Float[Tensor, "m 5"], size: tuple[int, int], threshold: float = 0.5
+) -> list[RLE]:
+    """Masks of a (height, width) image: each map of probabilities turned into its box, where it is >= `threshold`.
+
+    Pixels are points, and outside of its middles a map falls to 0 within one cell, as for upright boxes in
+    `paste.continuous`. A box without extent has no pixels. Only the pixels around a box are looked at.
+    """
+    n, h, w = probs.shape
+    height, width = size
+    if len(boxes) != n:
+        raise ValueError(f"{n} masks but {len(boxes)} boxes; give one box for each mask")
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold is {threshold}; choose one above 0, where the surroundings are, and up to 1")
+    if not n or not min(h, w, height, width):
+        return rle.from_toggles(np.empty(0, np.int64), np.zeros(n + 1, np.int64), height, width)
+    boxes = boxes.detach().cpu().double()
+    real = boxes.isfinite().all(1) & (boxes[:, 2:4] > 0).all(1)
+    boxes = boxes.where(real[:, None], 0)
+    grown = torch.cat([boxes[:, :2], boxes[:, 2:4] * (1 + 1 / boxes.new_tensor([w, h])), boxes[:, 4:]], 1)
+    low, high = bounds(grown).view(n, 2, 2).unbind(1)
+    limit = low.new_tensor([width, height])
+    first, end = (side.clamp(min=0).minimum(limit).long().numpy() for side in (low.floor(), high.ceil()))
+    columns, rows = (end - first).clip(0).T * real.numpy()
+    grid = np.zeros((n, h + 2, w + 2), np.float32)
+    grid[:, 1:-1, 1:-1] = probs.detach().float().cpu().numpy()
+
+    masks: list[RLE] = []
+    pixels = columns * (rows + 1)  # one row too many: there every column of pixels ends
+    part = np.cumsum(pixels) // AT_ONCE
+    for mine in np.split(np.arange(n), np.flatnonzero(np.diff(part)) + 1):
+        owner = np.repeat(mine, pixels[mine])
+        place = np.arange(len(owner)) - np.repeat(np.cumsum(pixels[mine]) - pixels[mine], pixels[mine])
+        column, row = np.divmod(place, rows[owner] + 1)
+        x, y = first[owner, 0] + column, first[owner, 1] + row
+        inside = (row < rows[owner]) & (_at(grid, owner, x + 0.5, y + 0.5, boxes.numpy()) >= threshold)
+        change = np.flatnonzero(np.diff(inside, prepend=False))
+        starts = np.searchsorted(owner[change], np.append(mine, mine[-1] + 1))
+        masks += rle.from_toggles((x * height + y)[change], starts, height, width)
+    return masks
+
+
+def _at(
+    grid: Float[np.ndarray, "n h w"],
+    owner: Int64[np.ndarray, " p"],
+    x: Float64[np.ndarray, " p"],
+    y: Float64[np.ndarray, " p"],
+    boxes: Float64[np.ndarray, "n 5"],
+) -> Float[np.ndarray, " p"]:
+    """Values of framed maps, each in its rotated box, at points of the image."""
+    h, w = grid.shape[1:]
+    cx, cy, wide, high, degrees = boxes[owner].T
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    across = ((x - cx) * cos - (y - cy) * sin) / wide * (w - 2) + (w - 1) / 2
+    down = ((x - cx) * sin + (y - cy) * cos) / high * (h - 2) + (h - 1) / 2
+    across, down = across.clip(0, w - 1), down.clip(0, h - 1)
+    left, top = np.minimum(across.astype(np.int64), w - 2), np.minimum(down.astype(np.int64), h - 2)
+    right, lower = (across - left).astype(np.float32), (down - top).astype(np.float32)
+    upper = grid[owner, top, left] * (1 - right) + grid[owner, top, left + 1] * right
+    under = grid[owner, top + 1, left] * (1 - right) + grid[owner, top + 1, left + 1] * right
+    return upper * (1 - lower) + under * lower
