@@ -241,6 +241,15 @@ def test_bad_input():
     ):
         with pytest.raises(ValueError, match=message):
             call()
+    groups = torch.zeros(4, dtype=torch.long)
+    for call in (
+        lambda: nms.batched_nms(ROW, SCORES, groups, 0.5),
+        lambda: nms.greedy(iou, SCORES, 0.5, groups),
+        lambda: nms.soft_nms(ROW, SCORES, groups),
+        lambda: nms.matrix_nms(iou, SCORES, groups),
+    ):
+        with pytest.raises(ValueError, match=r"^3 detections but 4 groups; name one for each$"):
+            call()
     with pytest.raises(ValueError, match=r"^threshold is 50.0; overlaps are 0..1, and 0.5 is usual$"):
         nms.nms(ROW, SCORES, 50.0)
     with pytest.raises(ValueError, match=r"^sigma is 0.0; give a number above 0$"):

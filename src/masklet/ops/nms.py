@@ -23,7 +23,7 @@ Decay = Callable[[Tensor], Tensor]  # what is left of a score, 0..1, beside a be
 
 def nms(boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], threshold: float) -> Index:
     """Best first, every box that overlaps no kept one by more than `threshold` (IoU); classes are not looked at."""
-    _check(len(boxes), scores, threshold)
+    _check(boxes.shape[0], scores, threshold)  # not len: an exported program does not know it
     return _nms(boxes, scores, threshold)
 
 
@@ -31,7 +31,7 @@ def batched_nms(
     boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], groups: Int64[Tensor, " n"], threshold: float
 ) -> Index:
     """`nms` inside every group (class, pyramid level, image) on its own; groups do not suppress each other."""
-    _check(len(boxes), scores, threshold)
+    _check(len(boxes), scores, threshold, groups)
     return _batched_nms(boxes, scores, groups, threshold)
 
 
@@ -42,7 +42,7 @@ def greedy(
     groups: Int64[Tensor, " n"] | None = None,
 ) -> Index:
     """`nms` for any overlap, of masks or rotated boxes: a matrix with the overlap of each with each."""
-    _check(len(overlap), scores, threshold)
+    _check(len(overlap), scores, threshold, groups)
     order = scores.argsort(descending=True, stable=True)
     above = (overlap[order][:, order] > threshold).triu(1)
     if groups is not None:
@@ -95,7 +95,7 @@ def soft_nms(
     `overlap` compares boxes with their partners: `boxes.iou`, `boxes.inclusive_iou` (the original code: x1 and y1 are
     the last pixel), `rotated.iou`. Source: Bodla et al., Soft-NMS, 2017, figure 2.
     """
-    _check(len(boxes), scores)
+    _check(len(boxes), scores, groups=groups)
     members, valid = _by_group(groups, scores)  # groups side by side, so that a step picks in all of them at once
     if not members.numel():
         return members.flatten(), scores[:0]
@@ -184,7 +184,7 @@ def matrix_nms(
     Returns the new scores in the order that came in; the caller keeps those that are high enough. `overlap` as in
     `greedy`, usually of masks. Source: Wang et al., SOLOv2, 2020, section 3.3 and equation 5.
     """
-    _check(len(overlap), scores)
+    _check(len(overlap), scores, groups=groups)
     if not len(scores):
         return scores
     order = scores.argsort(descending=True, stable=True)
@@ -197,8 +197,10 @@ def matrix_nms(
     return scores.scatter(0, order, scores[order] * left.amin(0))
 
 
-def _check(n: int, scores: Tensor, threshold: float = 0.5) -> None:
+def _check(n: int, scores: Tensor, threshold: float = 0.5, groups: Tensor | None = None) -> None:
     if len(scores) != n:
         raise ValueError(f"{n} detections but {len(scores)} scores; give one score for each")
+    if groups is not None and len(groups) != n:
+        raise ValueError(f"{n} detections but {len(groups)} groups; name one for each")
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold}; overlaps are 0..1, and 0.5 is usual")
