@@ -1,4 +1,4 @@
-"""Small random truth and results in COCO's format, with crowds, ties, empty images, and pycocotools' verdict on them."""
+"""Small random truth and results in the format of COCO, with crowds and ties, and what pycocotools says of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def made(rng: np.random.Generator, kind: str) -> tuple[dict[str, Any], list[dict
             here.append((box, label))
             area = round(box[2] * box[3] * rng.uniform(0.6, 1), 1)
             crowd = int(rng.random() < 0.2)
-            annotations.append({"image_id": image * 3 + 1, "category_id": label * 7 + 2, "bbox": box, "area": area, "iscrowd": crowd})
+            annotations.append(
+                {"image_id": image * 3 + 1, "category_id": label * 7 + 2, "bbox": box, "area": area, "iscrowd": crowd}
+            )
         for _ in range(rng.integers(0, 25) if rng.random() < 0.85 else 0):
             label = int(rng.integers(classes))
             if here and rng.random() < 0.7:
@@ -48,7 +50,12 @@ def made(rng: np.random.Generator, kind: str) -> tuple[dict[str, Any], list[dict
             else:
                 box = rng.uniform([0, 0, 5, 5], [WIDTH - 10, HEIGHT - 10, 60, 60])
             score = round(float(rng.random()), int(rng.choice([1, 3])))
-            result = {"image_id": image * 3 + 1, "category_id": label * 7 + 2, "bbox": box.round(1).tolist(), "score": score}
+            result = {
+                "image_id": image * 3 + 1,
+                "category_id": label * 7 + 2,
+                "bbox": box.round(1).tolist(),
+                "score": score,
+            }
             results.append(result)
     for i, item in enumerate(annotations):
         item["id"] = i + 1

@@ -56,7 +56,10 @@ def test_bad_choices(files):
     results_path, truth_path, _, _ = files
     for options_, message in (
         ({"iou_type": "segm"}, "iou_type is 'segm'; choose from box, keypoints, mask, boundary"),
-        ({"federated": True}, "the truth does not tell which classes were checked; LVIS has neg_category_ids in images"),
+        (
+            {"federated": True},
+            "the truth does not tell which classes were checked; LVIS has neg_category_ids in images",
+        ),
     ):
         with pytest.raises(ValueError) as caught:  # noqa: PT011 - compared below
             score_ap(results_path, truth_path, **options_)
