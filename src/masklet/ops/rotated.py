@@ -200,40 +200,54 @@ def min_area_rectangles(objects: Sequence[Points]) -> Float[Tensor, "n 5"]:
     points = np.concatenate([np.asarray(p, np.float64) for p in objects])
     owner = np.repeat(np.arange(n), [len(p) for p in objects])
     middle = np.stack([np.bincount(owner, points[:, i], n) for i in (0, 1)], 1) / np.bincount(owner)[:, None]
-    points = points - middle[owner]  # small numbers, so that products of them are exact enough
-    order = np.lexsort((points[:, 1], points[:, 0], owner))
-    points, owner = points[order], owner[order]
-    new = np.ones(len(points), np.bool_)
-    new[1:] = (points[1:] != points[:-1]).any(1) | (owner[1:] != owner[:-1])
-    points, owner = points[new], owner[new]
-    lower, upper = _chain(points, owner), _chain(points[::-1], owner[::-1])
-    hull, owners = (np.concatenate(pair) for pair in zip(lower, upper, strict=True))
-    order = np.argsort(owners, kind="stable")  # of each object the lower side from left to right, then the upper back
-    hull, owners = hull[order], owners[order]
-
-    # Every side of a hull against every point of it.
+    hull, owners = _hulls(points - middle[owner], owner)  # small numbers: products of them are exact enough
     size = np.bincount(owners, minlength=n)
     first = np.cumsum(size) - size
     following = np.arange(1, len(hull) + 1)
     following[first + size - 1] = first
     along = hull[following] - hull
-    length = np.hypot(*along.T)
-    along = np.where(length[:, None] > 0, along / np.where(length > 0, length, 1)[:, None], [1.0, 0.0])
-    count = size[owners]
-    side = np.repeat(np.arange(len(hull)), count)
-    begin = np.cumsum(count) - count
-    other = np.arange(len(side)) - np.repeat(begin - first[owners], count)
+    length = np.hypot(*along.T)[:, None]
+    along = np.where(length > 0, along / np.where(length > 0, length, 1), [1.0, 0.0])
     across = np.stack([-along[:, 1], along[:, 0]], 1)
-    low, high = np.empty((len(hull), 2)), np.empty((len(hull), 2))
-    for axis, direction in enumerate((along, across)):
-        at = (hull[other] * direction[side]).sum(1)
-        low[:, axis], high[:, axis] = np.minimum.reduceat(at, begin), np.maximum.reduceat(at, begin)
+
+    # The sides turn steadily, so the point farthest in a direction is where they turn past a right angle to it.
+    angle = np.arctan2(along[:, 1], along[:, 0])
+    turn = (angle - angle[first][owners]) % (2 * np.pi)
+    turn[turn > 2 * np.pi - 1e-9] = 0  # rounding
+    key = np.maximum.accumulate(turn + 8 * owners)
+
+    def farthest(quarters: int) -> Int64[np.ndarray, " h"]:
+        """For every side the point farthest in the direction of the side, turned by so many quarters."""
+        found = np.searchsorted(key, (turn + (quarters + 1) * np.pi / 2) % (2 * np.pi) + 8 * owners)
+        return np.where(found < (first + size)[owners], found, first[owners])
+
+    high = np.stack([(hull[farthest(0)] * along).sum(1), (hull[farthest(1)] * across).sum(1)], 1)
+    low = np.stack([(hull[farthest(2)] * along).sum(1), (hull * across).sum(1)], 1)
     best = np.lexsort(((high - low).prod(1), owners))[first]
     centre = (low + high)[best] / 2
     centre = centre[:, :1] * along[best] + centre[:, 1:] * across[best] + middle
     degrees = -np.degrees(np.arctan2(along[best, 1], along[best, 0]))
     found = np.concatenate([centre, (high - low)[best], degrees[:, None]], 1)
     return canonical(torch.from_numpy(found)).float()
+
+
+def _hulls(
+    points: Float64[np.ndarray, "p 2"], owner: Int64[np.ndarray, " p"]
+) -> tuple[Float64[np.ndarray, "h 2"], Int64[np.ndarray, " h"]]:
+    """The corners of the convex hull of each owner's points, first the lower side from left to right, then back."""
+    order = np.lexsort((points[:, 1], points[:, 0], owner))
+    points, owner = points[order], owner[order]
+    new = np.ones(len(points), np.bool_)
+    new[1:] = (points[1:] != points[:-1]).any(1) | (owner[1:] != owner[:-1])
+    points, owner = points[new], owner[new]
+    (lower, low_owner), (upper, up_owner) = _chain(points, owner), _chain(points[::-1], owner[::-1])
+    last = np.append(low_owner[1:] != low_owner[:-1], True)
+    single = np.append(True, last[:-1]) & last
+    back = np.append(up_owner[1:] != up_owner[:-1], True)
+    hull = np.concatenate([lower[~last | single], upper[~back]])
+    owner = np.concatenate([low_owner[~last | single], up_owner[~back]])
+    order = np.argsort(owner, kind="stable")
+    return hull[order], owner[order]
 
 
 def _chain(
