@@ -198,8 +198,8 @@ def matrix_nms(
 
 
 def _check(n: int, scores: Tensor, threshold: float = 0.5, groups: Tensor | None = None) -> None:
-    if len(scores) != n:
-        raise ValueError(f"{n} detections but {len(scores)} scores; give one score for each")
+    if scores.shape[0] != n:
+        raise ValueError(f"{n} detections but {scores.shape[0]} scores; give one score for each")
     if groups is not None and len(groups) != n:
         raise ValueError(f"{n} detections but {len(groups)} groups; name one for each")
     if not 0 <= threshold <= 1:
