@@ -220,3 +220,6 @@ def test_bad_input():
             pool(features, rois, 7, 0.25, samples=0)
     with pytest.raises(ValueError, match=r"^samples is -1; give 0 \(as many as a bin has cells\) or more$"):
         roi.rotated_roi_align(features, rotated_rois(rois, 0.0), 7, 0.25, samples=-1)
+    for pool, some in ((roi.roi_warp, rois), (roi.rotated_roi_align, rotated_rois(rois, 0.0))):
+        with pytest.raises(ValueError, match=r"^a region names image 7, but there are 2, counted from 0$"):
+            pool(features, some + torch.tensor([7.0] + [0] * (some.shape[1] - 1)) * (some[:, :1] == 0), 7, 0.25)

@@ -121,11 +121,12 @@ def rotated_roi_align(
     counts, group = (torch.full_like(wanted, samples) if samples else wanted).unique(dim=0, return_inverse=True)
     done, parts = [], []
     for i, (rows, columns) in enumerate(counts.tolist()):
-        points = size[0] * rows * size[1] * columns * channels
-        for index in (group == i).nonzero().flatten().split(max(1, AT_ONCE // points)):
-            fine = _in_frame(features, rois[index], (size[0] * rows, size[1] * columns), scale)
+        points = size[0] * rows * size[1] * columns
+        for index in (group == i).nonzero().flatten().split(max(1, AT_ONCE // (points * channels))):
+            slices = features.split(max(1, AT_ONCE // points), 1)  # of channels: a region may be huge
+            fine = (_in_frame(part, rois[index], (size[0] * rows, size[1] * columns), scale) for part in slices)
             done.append(index)
-            parts.append(F.avg_pool2d(fine, (rows, columns)))
+            parts.append(torch.cat([F.avg_pool2d(f, (rows, columns)) for f in fine], 1))
     if not n:
         return features.new_zeros(0, channels, *size)
     return torch.cat(parts)[torch.cat(done).argsort()]
@@ -161,6 +162,8 @@ def _sample(
     inside = (x >= -1) & (x <= w) & (y >= -1) & (y <= h)
     done, parts = [], []
     for i in image.unique().tolist():  # image by image: regions share its features without a copy of them
+        if not 0 <= i < len(features):
+            raise ValueError(f"a region names image {i}, but there are {len(features)}, counted from 0")
         index = (image == i).nonzero().flatten()
         found = F.grid_sample(features[i : i + 1], grid[index][None], padding_mode="border", align_corners=False)
         done.append(index)
