@@ -1,0 +1,173 @@
+"""The second stage of a detector: what each proposal is, and where exactly (Girshick, Fast R-CNN, 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from masklet.ops.boxes import ROI_CODER, DeltaCoder
+from masklet.ops.nms import batched_nms
+from masklet.parts.matching import POSITIVE, Matcher
+from masklet.parts.proposals import Boxes, Enough, Proposals, Sizes, clip_to, survivors
+from masklet.parts.pyramid import PyramidPooler, as_rois
+from masklet.parts.sampling import RandomSampler
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Objects of every image, best first. Every image has as many places; unused ones have the score 0."""
+
+    boxes: Float[Tensor, "b d 4"]
+    scores: Float[Tensor, "b d"]
+    labels: Int64[Tensor, "b d"]
+
+    def trimmed(self) -> Detections:
+        """Without the places that no image uses."""
+        used = int((self.scores > 0).sum(1).amax())
+        return Detections(self.boxes[:, :used], self.scores[:, :used], self.labels[:, :used])
+
+    def rois(self) -> Float[Tensor, "bd 5"]:
+        return as_rois(self.boxes.unbind())
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Proposals that a training step looks at, those of objects with the object that they are for."""
+
+    rois: Float[Tensor, "m 5"]  # number of the image in the batch, box
+    labels: Int64[Tensor, " m"]  # the number of classes is background
+    boxes: Float[Tensor, "m 4"]  # of their objects; their own where background
+    objects: Int64[Tensor, " m"]  # number of the object in its image; 0 where background
+
+    num_classes: int
+
+    def positives(self) -> Sampled:
+        """Those that are for an object."""
+        keep = self.labels < self.num_classes
+        return Sampled(self.rois[keep], self.labels[keep], self.boxes[keep], self.objects[keep], self.num_classes)
+
+
+def any_extent(boxes: Float[Tensor, "*n 4"]) -> Bool[Tensor, "*n"]:
+    """All boxes (detectron2, mmdet)."""
+    return torch.ones_like(boxes[..., 0], dtype=torch.bool)
+
+
+class TwoFC(nn.Module):
+    """Two fully connected layers over a map of `size` x `size` (Lin et al., FPN, 2017)."""
+
+    def __init__(self, channels: int, size: int, hidden: int = 1024) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(channels * size**2, hidden), nn.Linear(hidden, hidden)
+        self.width = hidden
+
+    def forward(self, x: Float[Tensor, "m c s s"]) -> Float[Tensor, "m d"]:
+        return self.fc2(self.fc1(x.flatten(1)).relu()).relu()
+
+
+class BoxPredictor(nn.Module):
+    """From a vector per proposal: logits of the classes and, last, of background; four deltas for every class."""
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.classes, self.deltas = nn.Linear(width, num_classes + 1), nn.Linear(width, 4 * num_classes)
+        for layer, std in ((self.classes, 0.01), (self.deltas, 0.001)):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Float[Tensor, "m d"]) -> tuple[Float[Tensor, "m k1"], Float[Tensor, "m k 4"]]:
+        return self.classes(x), self.deltas(x).view(-1, self.num_classes, 4)
+
+
+class BoxBranch(nn.Module):
+    """Proposals become classified boxes.
+
+    `threshold` is the least score, `overlap` the IoU from which NMS removes a box of the same class, `count` the most
+    objects of an image. `beta` is where the loss of a delta becomes linear (0: at once).
+    """
+
+    def __init__(
+        self,
+        pool: PyramidPooler,
+        head: nn.Module,
+        predictor: BoxPredictor,
+        beta: float = 0.0,
+        enough: Enough = any_extent,
+        threshold: float = 0.05,
+        overlap: float = 0.5,
+        count: int = 100,
+    ) -> None:
+        super().__init__()
+        self.pool, self.head, self.predictor = pool, head, predictor
+        self.coder: DeltaCoder = ROI_CODER
+        self.matcher, self.sampler = Matcher(0.5, 0.5), RandomSampler(512, 0.25)
+        self.beta, self.enough = beta, enough
+        self.threshold, self.overlap, self.count = threshold, overlap, count
+
+    def classify(
+        self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m 5"]
+    ) -> tuple[Float[Tensor, "m k1"], Float[Tensor, "m k 4"]]:
+        """Logits (background last) and deltas of every class."""
+        return self.predictor(self.head(self.pool(pyramid, rois)))
+
+    def forward(self, pyramid: Mapping[str, Tensor], proposals: Proposals, sizes: Sizes) -> Detections:
+        logits, deltas = self.classify(pyramid, as_rois(proposals.boxes.unbind()))
+        b, n, k = *proposals.logits.shape, deltas.shape[1]
+        probs = logits.softmax(1)[:, :-1].view(b, n, k)
+        probs = probs.where(proposals.logits[..., None] > -torch.inf, 0)
+        boxes = self.coder.decode(proposals.boxes[:, :, None], deltas.view(b, n, k, 4))
+        real = boxes.isfinite().all(-1) & probs.isfinite()
+        boxes = clip_to(boxes.where(real[..., None], 0), sizes)
+        probs = probs.where(real & self.enough(boxes) & (probs > self.threshold), 0)
+        images = [self._best(*one) for one in zip(boxes, probs, sizes, strict=True)]
+        return Detections(*(torch.stack(part) for part in zip(*images, strict=True)))
+
+    def _best(
+        self, boxes: Float[Tensor, "n k 4"], probs: Float[Tensor, "n k"], size: tuple[int, int]
+    ) -> tuple[Float[Tensor, "d 4"], Float[Tensor, " d"], Int64[Tensor, " d"]]:
+        """The `count` best of one image after NMS in every class."""
+        boxes, scores, k = boxes.flatten(0, 1), probs.flatten(), probs.shape[1]
+        some = scores.nonzero()[:, 0]
+        if torch.compiler.is_compiling():
+            # What batched_nms does depends on how many boxes there are, which an exported program cannot know. So:
+            # classes side by side instead of on top of each other, in double precision because that is far away.
+            apart = boxes[some].double() + (some % k)[:, None] * (2.0 + max(size))
+            kept = survivors(apart, scores[some].double(), self.overlap)
+        else:
+            index = batched_nms(boxes[some], scores[some], some % k, self.overlap)
+            kept = torch.zeros_like(some, dtype=torch.bool).index_fill(0, index, True)
+        chosen = torch.zeros_like(scores, dtype=torch.bool).index_put((some,), kept)
+        best, where = scores.where(chosen, 0).topk(min(self.count, len(scores)))
+        return boxes[where], best, where % k
+
+    @torch.no_grad()
+    def sample(self, proposals: Boxes, objects: Boxes, labels: Sequence[Int64[Tensor, " _"]]) -> Sampled:
+        """A mix of proposals of objects and of background; the objects' own boxes are proposals too."""
+        images = []
+        for own, boxes, kinds in zip(proposals, objects, labels, strict=True):
+            all_boxes = torch.cat([own, boxes])
+            which, kind = self.matcher(all_boxes, boxes)
+            chosen = torch.cat(self.sampler(kind))
+            rois, which, positive = all_boxes[chosen], which[chosen], kind[chosen] == POSITIVE
+            label = torch.full_like(which, self.predictor.num_classes)
+            label[positive] = kinds[which[positive]]
+            target = rois.clone()
+            target[positive] = boxes[which[positive]]
+            images.append((rois, label, target, which))
+        parts = list(zip(*images, strict=True))
+        label, target, which = map(torch.cat, parts[1:])
+        return Sampled(as_rois(parts[0]), label, target, which, self.predictor.num_classes)
+
+    def loss(self, pyramid: Mapping[str, Tensor], sampled: Sampled) -> dict[str, Tensor]:
+        """What the proposals are (`class`), and how far the boxes of objects are (`box`), divided by all proposals."""
+        logits, deltas = self.classify(pyramid, sampled.rois)
+        positive = (sampled.labels < self.predictor.num_classes).nonzero()[:, 0]
+        aims = self.coder.encode(sampled.rois[positive, 1:], sampled.boxes[positive])
+        moves = deltas[positive, sampled.labels[positive]]
+        place = F.smooth_l1_loss(moves, aims, reduction="sum", beta=self.beta)
+        return {"class": F.cross_entropy(logits, sampled.labels), "box": place / len(sampled.labels)}

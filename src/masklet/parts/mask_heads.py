@@ -1,0 +1,80 @@
+"""The mask of every detected object, class by class and without competition (He et al., Mask R-CNN, 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from masklet.ops import mask_targets
+from masklet.parts.box_heads import Sampled
+from masklet.parts.pyramid import PyramidPooler
+from masklet.structures import Masks
+
+Targets = Callable[[Tensor, Tensor, int], Tensor]  # as `ops.mask_targets.BitmapTargets`
+
+
+class FCNMaskHead(nn.Module):
+    """3x3 convolutions, twice the resolution, then one map of logits for every class."""
+
+    def __init__(self, channels: int, num_classes: int, width: int = 256, depth: int = 4) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(width if i else channels, width, 3, padding=1) for i in range(depth))
+        self.up = nn.ConvTranspose2d(width if depth else channels, width, 2, 2)
+        self.predictor = nn.Conv2d(width, num_classes, 1)
+        for layer in (*self.convs, self.up):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        if self.predictor.bias is not None:
+            nn.init.zeros_(self.predictor.bias)
+
+    def forward(self, x: Float[Tensor, "m c s s"]) -> Float[Tensor, "m k t t"]:
+        for conv in self.convs:
+            x = conv(x).relu()
+        return self.predictor(self.up(x).relu())
+
+
+class MaskBranch(nn.Module):
+    """Masks of boxes, as probabilities on a small grid over each box; `targets` makes the grid of a true mask."""
+
+    def __init__(self, pool: PyramidPooler, head: nn.Module, targets: Targets = mask_targets.DETECTRON2) -> None:
+        super().__init__()
+        self.pool, self.head, self.targets = pool, head, targets
+
+    def logits(
+        self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m 5"], labels: Int64[Tensor, " m"]
+    ) -> Float[Tensor, "m t t"]:
+        """The map of the class of each box; a head with one map knows no classes."""
+        maps = self.head(self.pool(pyramid, rois))
+        if maps.shape[1] == 1:
+            return maps[:, 0]
+        return maps.gather(1, labels[:, None, None, None].expand(-1, 1, *maps.shape[2:]))[:, 0]
+
+    def forward(
+        self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m 5"], labels: Int64[Tensor, " m"]
+    ) -> Float[Tensor, "m t t"]:
+        return self.logits(pyramid, rois, labels).sigmoid()
+
+    def loss(self, pyramid: Mapping[str, Tensor], positives: Sampled, masks: Sequence[Masks]) -> dict[str, Tensor]:
+        """Binary cross entropy of the map of the right class, averaged over the cells of all boxes of objects."""
+        logits = self.logits(pyramid, positives.rois, positives.labels)
+        targets = self.aims(positives, masks, logits.shape[-1])
+        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+        return {"mask": loss / max(logits.numel(), 1)}
+
+    @torch.no_grad()
+    def aims(self, positives: Sampled, masks: Sequence[Masks], size: int) -> Float[Tensor, "m size size"]:
+        """The true mask of the object of each box, seen through the box."""
+        out = []
+        for i, own in enumerate(masks):
+            here = positives.rois[:, 0] == i
+            objects, index = positives.objects[here].unique(return_inverse=True)
+            dense = own[objects.cpu()].dense().to(positives.rois.device)  # only objects that a box is for
+            rois = torch.cat([index[:, None].to(positives.rois), positives.rois[here, 1:]], 1)
+            out.append(self.targets(dense, rois, size))
+        return torch.cat(out)

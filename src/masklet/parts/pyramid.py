@@ -1,0 +1,75 @@
+"""Feature pyramids: what the deep map means brought to the fine maps, and boxes read off the level of their size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from masklet.ops.roi import pyramid_level, roi_align
+
+Pool = Callable[[Tensor, Tensor, int, float], Tensor]  # as those of ops.roi, the rest of their arguments fixed
+
+
+class FPN(nn.Module):
+    """Every level of a backbone in `channels` channels, each with what the levels above it know (Lin et al., 2017).
+
+    A 1x1 convolution per level (`laterals`), the level above enlarged to the nearest pixel and added, and a 3x3
+    convolution (`outputs`). Level c2 becomes p2, and so on; above the last one comes one more at twice its stride,
+    every second pixel of it, for large anchors. Both lists count from the finest level.
+    """
+
+    def __init__(self, channels_in: Mapping[str, int], strides: Mapping[str, int], channels: int = 256) -> None:
+        super().__init__()
+        self.levels, self.channels = tuple(channels_in), channels
+        self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in channels_in.values())
+        self.outputs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in channels_in)
+        names = [f"p{level[1:]}" for level in self.levels]
+        self.top = f"p{int(names[-1][1:]) + 1}"
+        self.strides = {name: strides[level] for name, level in zip(names, self.levels, strict=True)}
+        self.strides[self.top] = 2 * self.strides[names[-1]]
+        for conv in (*self.laterals, *self.outputs):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        maps = [lateral(features[level]) for level, lateral in zip(self.levels, self.laterals, strict=True)]
+        for i in reversed(range(len(maps) - 1)):
+            maps[i] = maps[i] + F.interpolate(maps[i + 1], size=maps[i].shape[-2:], mode="nearest")
+        maps = [output(x) for output, x in zip(self.outputs, maps, strict=True)]
+        return dict(zip(self.strides, [*maps, maps[-1][:, :, ::2, ::2]], strict=True))
+
+
+@dataclass(frozen=True)
+class PyramidPooler:
+    """Boxes read off the level that suits their size: 224 x 224 pixels at stride 16, half of that at stride 8 (eq. 1).
+
+    `rois` are the number of the image in the batch, then x0 y0 x1 y1 in pixels of the image.
+    """
+
+    strides: Mapping[str, int]  # of the levels to read, finest first
+    size: int
+    pool: Pool = roi_align
+
+    def levels(self, rois: Float[Tensor, "m 5"]) -> Int64[Tensor, " m"]:
+        """Which level each box is read from, counted from the finest."""
+        finest = next(iter(self.strides.values())).bit_length() - 1  # stride 4 is level 2
+        return pyramid_level(rois[:, 1:], finest, finest + len(self.strides) - 1) - finest
+
+    def __call__(self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m 5"]) -> Float[Tensor, "m c s s"]:
+        level, first = self.levels(rois), next(iter(self.strides))
+        pooled = pyramid[first].new_zeros(len(rois), pyramid[first].shape[1], self.size, self.size)
+        for i, (name, stride) in enumerate(self.strides.items()):
+            here = (level == i).nonzero()[:, 0]
+            pooled.index_copy_(0, here, self.pool(pyramid[name], rois[here], self.size, 1 / stride))
+        return pooled
+
+
+def as_rois(boxes: Sequence[Float[Tensor, "_ 4"]]) -> Float[Tensor, "m 5"]:
+    """The boxes of all images of a batch in one list, each with the number of its image in front."""
+    numbered = [torch.cat([b.new_full((b.shape[0], 1), i), b], 1) for i, b in enumerate(boxes)]
+    return torch.cat(numbered)

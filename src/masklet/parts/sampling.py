@@ -1,0 +1,34 @@
+"""Which anchors and proposals a training step looks at: background is everywhere and would drown the objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from masklet.parts.matching import NEGATIVE, POSITIVE
+
+
+@dataclass(frozen=True)
+class RandomSampler:
+    """At most `count` boxes of an image, at most the share `positives` of them objects; negatives fill up the rest."""
+
+    count: int
+    positives: float
+
+    def __call__(
+        self, labels: Int64[Tensor, " n"], generator: torch.Generator | None = None
+    ) -> tuple[Int64[Tensor, " p"], Int64[Tensor, " q"]]:
+        """Where the chosen positives and the chosen negatives are."""
+        positive, negative = ((labels == kind).nonzero()[:, 0] for kind in (POSITIVE, NEGATIVE))
+        some = _draw(positive, int(self.count * self.positives), generator)
+        return some, _draw(negative, self.count - len(some), generator)
+
+
+def _draw(where: Int64[Tensor, " n"], count: int, generator: torch.Generator | None) -> Int64[Tensor, " m"]:
+    if len(where) <= count:
+        return where
+    device = where.device if generator is None else generator.device
+    return where[torch.randperm(len(where), device=device, generator=generator)[:count].to(where.device)]
