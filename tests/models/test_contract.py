@@ -13,7 +13,7 @@ from torch import Tensor
 
 import masklet
 from masklet.models import MODELS, build, fcn
-from masklet.structures import Classes, SemanticMap
+from masklet.structures import Classes, Instances, Masks, SemanticMap
 from masklet.weights import save_checkpoint
 
 SMALL: dict[str, dict[str, Any]] = {  # cheaper choices of the same code, where the default would take seconds
@@ -44,7 +44,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # options that make another
     ),
     "pspnet lite": ("pspnet", {"backbone": "efficientnet_lite0", "channels": 32, "layout": "plain"}),
 }
-CASES = {name: (name, SMALL.get(name, {})) for name in sorted(MODELS)} | VARIANTS
+TINY = {"backbone": "resnet18", "channels": 16, "hidden": 16, "short_side": 64, "threshold": 0.0}
+DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "faster_rcnn": ("faster_rcnn", TINY),
+    "mask_rcnn": ("mask_rcnn", TINY | {"mask_channels": 8}),
+    "mask_rcnn torchvision": ("mask_rcnn", TINY | {"style": "torchvision", "norm": "batch", "mask_channels": 8}),
+    "mask_rcnn detectron2": (
+        "mask_rcnn",
+        TINY | {"style": "detectron2", "backbone": "efficientnet_lite0", "class_agnostic": True, "mask_channels": 8},
+    ),
+}
+SEMANTIC = sorted(name for name, system in MODELS.items() if "semantic" in system.tasks)
+CASES = {name: (name, SMALL.get(name, {})) for name in SEMANTIC} | VARIANTS
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +157,99 @@ def test_checkpoint_builds_it_again(net, tmp_path):
     with torch.inference_mode():
         x = images(1, 3, 33, 40)
         assert torch.equal(again(x), net(x))
+
+
+def test_every_model_has_a_case():
+    assert {name for name, _ in (*CASES.values(), *DETECTORS.values())} == set(MODELS)
+
+
+@pytest.fixture(scope="module", params=DETECTORS)
+def detector(request):
+    name, options = DETECTORS[request.param]
+    torch.manual_seed(0)
+    return build(name, classes=Classes(("disc", "square", "star")), **options).eval()
+
+
+def objects(height: int, width: int, count: int, classes: Classes) -> Instances:
+    y, x = torch.arange(height)[:, None], torch.arange(width)
+    dense = torch.stack([(y >= 3 * i) & (y < 3 * i + 14) & (x >= 5 * i) & (x < 5 * i + 12) for i in range(count)])
+    return Instances.from_masks(Masks.from_dense(dense), torch.arange(count) % len(classes), classes)
+
+
+def test_detections_of_any_size(detector):
+    with torch.inference_mode():
+        for b, height, width in ((1, 1, 1), (3, 33, 57)):
+            found = detector(images(b, 3, height, width))
+            assert found["boxes"].shape == (b, found["scores"].shape[1], 4)
+            assert all(value.isfinite().all() and value.shape[:2] == found["labels"].shape for value in found.values())
+            assert found["boxes"].amin() >= 0
+            assert found["boxes"][..., 2].amax() <= width
+            assert found["boxes"][..., 3].amax() <= height
+            assert (found["scores"].diff(dim=1) <= 0).all()
+
+
+def test_detections_of_a_batch_do_not_meet(detector):
+    batch = images(3, 3, 32, 48)
+    with torch.inference_mode():
+        together, alone = detector(batch), detector(batch[1:2])
+    for name, value in alone.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value[0, :5], together[name][1, :5], rtol=1e-3, atol=1e-3)
+
+
+def test_losses_of_objects_and_of_none(detector):
+    detector.train()
+    classes = detector.classes
+    try:
+        batch, none = images(3, 3, 40, 50), Instances.empty((40, 50), classes)
+        losses = detector.loss(batch, [objects(40, 50, 3, classes), none, objects(33, 47, 1, classes)])
+        assert all(value.isfinite() and value.ndim == 0 for value in losses.values())
+        sum(losses.values()).backward()
+        wrong = [name for name, p in detector.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+        assert wrong == []
+        detector.zero_grad(set_to_none=True)
+        empty = detector.loss(batch[:1], [none])
+        assert empty.keys() == losses.keys()
+        sum(empty.values()).backward()
+        assert all(value.isfinite() for value in empty.values())
+        assert all(p.grad is None or p.grad.isfinite().all() for p in detector.parameters())
+        assert all(float(empty[name].detach()) == 0 for name in empty.keys() & {"rpn_box", "box", "mask", "keypoint"})
+    finally:
+        detector.eval().zero_grad(set_to_none=True)
+
+
+def test_objects_come_in_image_coordinates(detector):
+    photo = images(37, 50, 3).mul(255).byte().numpy()
+    found = detector.predict(photo)
+    assert isinstance(found, Instances)
+    assert found.size == (37, 50)
+    assert 0 < len(found) <= 100
+    assert found.classes == detector.classes
+    assert (found.masks is not None) == ("instance" in MODELS[detector.spec["model"]].tasks)
+    both = detector.predict([photo, photo[:9]])
+    assert [one.size for one in both] == [(37, 50), (9, 50)]
+    torch.testing.assert_close(both[0].boxes, found.boxes)
+    assert not detector.training
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore:`create_unbacked_symint` is deprecated:FutureWarning")  # torchvision's nms
+def test_detectors_export(detector):
+    x, other = images(2, 3, 40, 56), images(2, 3, 40, 56).flip(0) / 2
+    with torch.no_grad():
+        program = torch.export.export(detector, (x,)).module()
+        for batch in (x, other, torch.zeros_like(x)):
+            want, found = detector(batch), program(batch)
+            assert found.keys() == want.keys()
+            for name, value in want.items():
+                torch.testing.assert_close(found[name], value)
+
+
+def test_checkpoint_builds_the_detector_again(detector, tmp_path):
+    path = save_checkpoint(tmp_path / "model.safetensors", detector)
+    again = masklet.load(path)
+    assert again.spec == detector.spec
+    with torch.inference_mode():
+        x = images(1, 3, 33, 40)
+        want, found = detector(x), again(x)
+        assert all(torch.equal(want[name], found[name]) for name in want)

@@ -39,6 +39,9 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "deeplabv3plus": System(
             "deeplab:deeplabv3plus", ("semantic",), "DeepLab v3 joined with an early stage's detail"
         ),
+        "faster_rcnn": System(
+            "faster_rcnn:faster_rcnn", ("detection",), "Boxes from proposals on a feature pyramid (Ren et al., 2015)"
+        ),
         "fcn32s": System("fcn:fcn32s", ("semantic",), "FCN with one 32-fold upsampling (Long et al., 2015)"),
         "fcn16s": System("fcn:fcn16s", ("semantic",), "FCN with one skip from stride 16 (Long et al., 2015)"),
         "fcn8s": System("fcn:fcn8s", ("semantic",), "FCN with skips from strides 16 and 8 (Long et al., 2015)"),
@@ -51,6 +54,9 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "keras_pyramid": System(
             "keras_pyramid:keras_pyramid", ("semantic",), "The lecture's tf.keras net: FCN on a feature pyramid"
         ),
+        "mask_rcnn": System(
+            "mask_rcnn:mask_rcnn", ("detection", "instance"), "Faster R-CNN and a mask for each box (He et al., 2017)"
+        ),
         "pspnet": System("pspnet:pspnet", ("semantic",), "Pyramid pooling on a dilated backbone (Zhao et al., 2017)"),
         "seed_fcn": System("seed:seed_fcn", ("semantic",), "VGG-13 encoder, five learned upsamplings, additive skips"),
         "seed_fcns": System(
@@ -61,7 +67,7 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "unet": System("unet:unet", ("semantic",), "Encoder and decoder joined by skips (Ronneberger et al., 2015)"),
     }
 )
-TASKS = ("semantic",)
+TASKS = ("semantic", "detection", "instance")
 START_ONLY = ("weights", "backbone_weights")  # options that say where training starts; a checkpoint has no use for them
 
 

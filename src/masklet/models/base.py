@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from masklet.data.images import as_batch
+from masklet.ops.boxes import clip, larger_than
+from masklet.ops.paste import Placement, paste
 from masklet.ops.resize import argmax_resized, resize
 from masklet.parts.precision import arranged
-from masklet.structures import Classes, SemanticMap
+from masklet.structures import Classes, Instances, Masks, SemanticMap
+from masklet.structures.errors import UserError
 
 
 class SemanticModel(Protocol):
@@ -36,6 +40,25 @@ class SemanticModel(Protocol):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]: ...
     def loss(self, images: Float[Tensor, "b 3 h w"], targets: Int[Tensor, "b h w"]) -> dict[str, Tensor]: ...
     def predict(self, images: Any) -> SemanticMap | list[SemanticMap]: ...
+
+
+class InstanceModel(Protocol):
+    """Objects, each with a box, a class and a score, and with a mask where the system has masks.
+
+    `detect` finds them in images of one size, in pixels of these images; `forward` is the same with a fixed number of
+    places for every image, as an exported program needs it. `resize` makes the size that the model was trained on,
+    `placement` says how a grid of probabilities lies over its box.
+    """
+
+    classes: Classes
+    spec: dict[str, Any]
+    resize: ShorterSide
+    placement: Placement
+
+    def detect(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]: ...
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]: ...
+    def loss(self, images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances]) -> dict[str, Tensor]: ...
+    def predict(self, images: Any) -> Instances | list[Instances]: ...
 
 
 def covered(model: Any, height: int, width: int) -> tuple[int, int]:
@@ -72,11 +95,14 @@ def predict_semantic(model: Any, images: Any, *, probs: bool = False) -> Semanti
     Images are paths, PIL images, HWC uint8 arrays or CHW tensors. `probs` keeps the softmax as well, K planes of
     floats at full resolution; without it the full-size scores are never made.
     """
-    several = isinstance(images, Tensor | np.ndarray) and images.ndim == 4
-    many = several or (isinstance(images, Sequence) and not isinstance(images, str))
     with evaluating(model), torch.inference_mode():
         maps = [_predict_one(model, image, probs) for image in as_batch(images)]
-    return maps if many else maps[0]
+    return maps if _several(images) else maps[0]
+
+
+def _several(images: Any) -> bool:
+    batch = isinstance(images, Tensor | np.ndarray) and images.ndim == 4
+    return batch or (isinstance(images, Sequence) and not isinstance(images, str))
 
 
 def _predict_one(model: Any, image: Float[Tensor, "3 h w"], probs: bool) -> SemanticMap:
@@ -106,6 +132,68 @@ def shrunk(images: Float[Tensor, "b 3 h w"], long_side: int | None) -> Float[Ten
 def narrow(labels: Integer[Tensor, "*shape"], num_classes: int) -> Integer[Tensor, "*shape"]:
     """Labels as bytes where they fit."""
     return labels.to(torch.uint8) if num_classes <= 256 else labels
+
+
+@dataclass(frozen=True)
+class ShorterSide:
+    """Images whose shorter side is `short` pixels, or less where the longer one would pass `long`; 0 leaves them.
+
+    `whole` makes a number of pixels of a length; `smooth` averages where images shrink.
+    """
+
+    short: int = 800
+    long: int = 1333
+    whole: Callable[[float], int] = round
+    smooth: bool = True
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """The new size of an image."""
+        low, high = sorted((height, width))
+        factor = min(np.float32(self.short) / np.float32(low), np.float32(self.long) / np.float32(high))
+        return max(1, self.whole(height * float(factor))), max(1, self.whole(width * float(factor)))
+
+    def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h2 w2"]:
+        size = self.size(images.shape[2], images.shape[3]) if self.short else images.shape[2:]
+        if size == images.shape[2:]:
+            return images
+        return F.interpolate(images, size, mode="bilinear", antialias=self.smooth)
+
+
+def predict_instances(model: Any, images: Any) -> Instances | list[Instances]:
+    """The objects of one image, or of each image in a list or batch, best first and in pixels of the image.
+
+    Images are paths, PIL images, HWC uint8 arrays or CHW tensors. Masks go from the small grids that the network gives
+    straight into run lengths: a stack of full-size masks is never made.
+    """
+    with evaluating(model), torch.inference_mode():
+        found = [_detect_one(model, image) for image in as_batch(images)]
+    return found if _several(images) else found[0]
+
+
+def _detect_one(model: Any, image: Float[Tensor, "3 h w"]) -> Instances:
+    size = height, width = image.shape[-2], image.shape[-1]
+    resized = model.resize(image[None].to(next(model.parameters()).device))
+    found = {name: value[0].cpu() for name, value in model.detect(resized).items()}
+    scale = torch.tensor([width / resized.shape[3], height / resized.shape[2]])
+    boxes = clip(found["boxes"].float() * scale.repeat(2), height, width)
+    masks = None
+    if "masks" in found:
+        masks = Masks(height, width, tuple(paste(found["masks"], boxes, size, placement=model.placement)))
+    return Instances(boxes, found["labels"], found["scores"].float(), masks, size, model.classes)
+
+
+def objects_of(images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances], masks: bool = False) -> list[Instances]:
+    """The objects to learn from, checked: one `Instances` for each image, no larger than it; lines are left out."""
+    if len(targets) != len(images):
+        raise UserError(f"{len(images)} images but {len(targets)} targets", hint="give one Instances for each image")
+    height, width = images.shape[-2:]
+    for i, target in enumerate(targets):
+        if target.size[0] > height or target.size[1] > width:
+            (h, w) = target.size
+            raise UserError(f"target {i} is {h}x{w} but the images are {height}x{width}", hint="resize them together")
+        if masks and target.masks is None:
+            raise UserError(f"target {i} has no masks", hint="train on a data set with masks, or a model without them")
+    return [target[larger_than(target.boxes, 0.0)] for target in targets]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Weights of detectron2: DeepLab v3+ on the deep-stem ResNets of its DeepLab project."""
+"""Weights of detectron2: R-CNNs on FPN, and DeepLab v3+ on the deep-stem ResNets of its DeepLab project."""
 
 from __future__ import annotations
 
@@ -64,9 +64,56 @@ def _deeplab_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     }
 
 
+FASTER_RCNN = (
+    Rule(r"pixel_(mean|std)", None),
+    Rule(r"proposal_generator\.anchor_generator\.cell_anchors\.\d", None),
+    *resnet(r"backbone\.bottom_up\.", "backbone."),
+    *(
+        rule
+        for i in range(4)
+        for rule in (
+            Rule(rf"backbone\.fpn_lateral{i + 2}\.(.+)", rf"fpn.laterals.{i}.\1"),
+            Rule(rf"backbone\.fpn_output{i + 2}\.(.+)", rf"fpn.outputs.{i}.\1"),
+        )
+    ),
+    Rule(r"proposal_generator\.rpn_head\.conv\.(.+)", r"rpn.head.conv.\1"),
+    Rule(r"proposal_generator\.rpn_head\.objectness_logits\.(.+)", r"rpn.head.logits.\1"),
+    Rule(r"proposal_generator\.rpn_head\.anchor_deltas\.(.+)", r"rpn.head.deltas.\1"),
+    Rule(r"roi_heads\.box_head\.fc([12])\.(.+)", r"box.head.fc\1.\2"),
+    Rule(r"roi_heads\.box_predictor\.cls_score\.(.+)", r"box.predictor.classes.\1"),
+    Rule(r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"box.predictor.deltas.\1"),
+)
+MASK_RCNN = (
+    *FASTER_RCNN,
+    *(Rule(rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.+)", rf"mask.head.convs.{i}.\1") for i in range(4)),
+    Rule(r"roi_heads\.mask_head\.deconv\.(.+)", r"mask.head.up.\1"),
+    Rule(r"roi_heads\.mask_head\.predictor\.(.+)", r"mask.head.predictor.\1"),
+)
+RCNN_MARKS = (
+    r"backbone\.fpn_lateral2\.weight",
+    r"proposal_generator\.rpn_head\.conv\.weight",
+    r"roi_heads\.box_head\.fc2\.weight",
+)
+
+
+def _rcnn_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    maps, classes = tensors.get("roi_heads.mask_head.predictor.bias"), len(tensors[CLASSES]) - 1
+    return {
+        "num_classes": classes,
+        "backbone": resnet_depth(tensors, "backbone.bottom_up."),
+        "style": "detectron2",
+        **({"class_agnostic": True} if maps is not None and len(maps) == 1 < classes else {}),
+    }
+
+
+CLASSES = "roi_heads.box_predictor.cls_score.bias"
 ORIGIN = Origin(
     "detectron2",
     (
+        Layout(("mask_rcnn",), (*RCNN_MARKS, r"roi_heads\.mask_head\.deconv\.weight"), MASK_RCNN, _rcnn_options),
+        Layout(
+            ("faster_rcnn",), RCNN_MARKS, FASTER_RCNN, _rcnn_options, without=(r"roi_heads\.(mask|keypoint)_head\..+",)
+        ),
         Layout(
             ("deeplabv3plus",),
             (

@@ -1,4 +1,4 @@
-"""Weights of torchvision: FCN-ResNets, DeepLabs, and ImageNet classifiers as backbones or as the body of an FCN."""
+"""Weights of torchvision: FCN-ResNets, DeepLabs, R-CNNs, and ImageNet classifiers as backbones or body of an FCN."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from masklet.weights.from_semseg import resnet_depth
 from masklet.weights.remap import Layout, Origin, Rule
 
 HEADS = (
@@ -89,9 +90,67 @@ SWIN = (
     Rule(r"head\..+", None),
 )
 
+
+def _background_last(weight: Tensor) -> Tensor:
+    """They put background in front of the classes."""
+    return weight.roll(-1, 0)
+
+
+def _no_background(weight: Tensor) -> Tensor:
+    """They have a mask of background, which nothing looks at."""
+    return weight[1:]
+
+
+def _no_background_box(weight: Tensor) -> Tensor:
+    """They have four deltas of background, which nothing looks at."""
+    return weight[4:]
+
+
+# Files before torchvision 0.13 lack the numbers in the middle of the names.
+FASTER_RCNN = (
+    Rule(r"backbone\.body\..+\.num_batches_tracked", None),
+    Rule(r"backbone\.body\.(.+)", r"backbone.\1"),
+    Rule(r"backbone\.fpn\.inner_blocks\.(\d)(?:\.0)?\.(weight|bias)", r"fpn.laterals.\1.\2"),
+    Rule(r"backbone\.fpn\.layer_blocks\.(\d)(?:\.0)?\.(weight|bias)", r"fpn.outputs.\1.\2"),
+    Rule(r"rpn\.head\.conv(?:\.0\.0)?\.(weight|bias)", r"rpn.head.conv.\1"),
+    Rule(r"rpn\.head\.cls_logits\.(.+)", r"rpn.head.logits.\1"),
+    Rule(r"rpn\.head\.bbox_pred\.(.+)", r"rpn.head.deltas.\1"),
+    Rule(r"roi_heads\.box_head\.fc6\.(.+)", r"box.head.fc1.\1"),
+    Rule(r"roi_heads\.box_head\.fc7\.(.+)", r"box.head.fc2.\1"),
+    Rule(r"roi_heads\.box_predictor\.cls_score\.(.+)", r"box.predictor.classes.\1", _background_last),
+    Rule(r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"box.predictor.deltas.\1", _no_background_box),
+)
+MASK_RCNN = (
+    *FASTER_RCNN,
+    Rule(r"roi_heads\.mask_head\.(\d)\.0\.(.+)", r"mask.head.convs.\1.\2"),
+    *(Rule(rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.+)", rf"mask.head.convs.{i}.\1") for i in range(4)),
+    Rule(r"roi_heads\.mask_predictor\.conv5_mask\.(.+)", r"mask.head.up.\1"),
+    Rule(r"roi_heads\.mask_predictor\.mask_fcn_logits\.(.+)", r"mask.head.predictor.\1", _no_background),
+)
+RCNN_MARKS = (r"backbone\.fpn\.inner_blocks\.0\.(0\.)?weight", r"roi_heads\.box_head\.fc6\.weight")
+
+
+def _rcnn_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    basic = "backbone.body.layer1.0.conv3.weight" not in tensors
+    small = "resnet34" if "backbone.body.layer1.2.conv1.weight" in tensors else "resnet18"
+    mask = tensors.get("roi_heads.mask_predictor.conv5_mask.bias")
+    return {
+        "num_classes": len(tensors["roi_heads.box_predictor.cls_score.bias"]) - 1,
+        "backbone": small if basic else resnet_depth(tensors, "backbone.body."),
+        "style": "torchvision",
+        "channels": len(tensors["rpn.head.cls_logits.weight"][0]),
+        "hidden": len(tensors["roi_heads.box_head.fc6.bias"]),
+        **({} if mask is None else {"mask_channels": len(mask)}),
+    }
+
+
 ORIGIN = Origin(
     "torchvision",
     (
+        Layout(("mask_rcnn",), (*RCNN_MARKS, r"roi_heads\.mask_predictor\.conv5_mask\.bias"), MASK_RCNN, _rcnn_options),
+        Layout(
+            ("faster_rcnn",), RCNN_MARKS, FASTER_RCNN, _rcnn_options, without=(r"roi_heads\.(mask|keypoint)_head\..+",)
+        ),
         Layout(("fcn_resnet101",), (*FCN_MARKS, r"backbone\.layer3\.22\..+"), HEADS, _fcn_options),
         Layout(("fcn_resnet50",), FCN_MARKS, HEADS, _fcn_options, without=(r"backbone\.layer3\.6\..+",)),
         *(

@@ -1,0 +1,245 @@
+"""Faster R-CNN on a feature pyramid: where may an object be, what is it, and where exactly (Ren, 2015; Lin, 2017)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from masklet.models import unknown
+from masklet.models.base import ShorterSide, objects_of, predict_instances
+from masklet.ops import mask_targets
+from masklet.ops.boxes import at_least
+from masklet.ops.paste import Placement, continuous, whole_pixels
+from masklet.ops.roi import roi_align
+from masklet.parts.anchors import Anchors, Cells, Step, by_share, by_stride, rounded, size_major
+from masklet.parts.backbones import build_backbone, supported
+from masklet.parts.box_heads import BoxBranch, BoxPredictor, TwoFC, any_extent
+from masklet.parts.frames import Multiple
+from masklet.parts.mask_heads import Targets
+from masklet.parts.norm import FrozenBatchNorm2d, Normalize, Pixels, freeze_batch_norm
+from masklet.parts.proposals import RPN, Budget, Enough, RPNHead, of_asked, of_sampled, some_extent
+from masklet.parts.pyramid import FPN, Pool, PyramidPooler
+from masklet.structures import Classes, Instances
+from masklet.structures.errors import UserError
+
+LEVELS = ("c2", "c3", "c4", "c5")  # strides 4 to 32
+
+
+class FasterRCNN(nn.Module):
+    """Boxes, classes and scores of objects: a pyramid, proposals on it, and a second look at every proposal."""
+
+    classes: Classes
+    spec: dict[str, Any]
+
+    def __init__(
+        self, backbone: nn.Module, fpn: FPN, rpn: RPN, box: BoxBranch, pixels: Pixels, resize: ShorterSide
+    ) -> None:
+        super().__init__()
+        self.normalize, self.frame, self.resize = Normalize(*pixels), Multiple(32), resize
+        self.backbone, self.fpn, self.rpn, self.box = backbone, fpn, rpn, box
+
+    def features(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
+        return self.fpn(self.backbone(self.frame.pad(self.normalize(images))))
+
+    def detect(self, images: Float[Tensor, "b 3 h w"], fixed: bool = False) -> dict[str, Tensor]:
+        """`boxes` (b, d, 4), `scores` and `labels` of the objects; `fixed` leaves unused places, of score 0."""
+        height, width = images.shape[-2:]
+        sizes, pyramid = [(height, width)] * len(images), self.features(images)
+        proposals = self.rpn.propose(self.rpn(pyramid, self.frame.covers(height, width)), sizes)
+        found = self.box(pyramid, proposals if fixed else proposals.trimmed(), sizes)
+        found = found if fixed else found.trimmed()
+        return {"boxes": found.boxes, "scores": found.scores, "labels": found.labels}
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
+        """The same number of places for each image, best first; those with the score 0 are unused."""
+        return self.detect(images, fixed=True)
+
+    def loss(self, images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances]) -> dict[str, Tensor]:
+        objects = objects_of(images, targets)
+        boxes, labels = [t.boxes.to(images) for t in objects], [t.labels.to(images.device) for t in objects]
+        pyramid = self.features(images)
+        candidates = self.rpn(pyramid, self.frame.covers(images.shape[2], images.shape[3]))
+        proposals = self.rpn.propose(candidates, [t.size for t in objects])
+        sampled = self.box.sample(proposals.each(), boxes, labels)
+        return {**self.rpn.loss(candidates, boxes), **self.box.loss(pyramid, sampled)}
+
+    def predict(self, images: Any) -> Instances | list[Instances]:
+        return predict_instances(self, images)
+
+
+TRAIN, TEST = Budget(2000, 1000), Budget(1000, 1000)
+LARGE = ShorterSide(800, 1333)
+
+
+@dataclass(frozen=True)
+class Style:
+    """What the papers leave open, as a code base settled it; its weights want the same.
+
+    Our own choice is the default. `docs/systems/mask_rcnn.md` has the table.
+    """
+
+    pixels: Pixels | None = None  # as the backbone has them
+    stride_in_1x1: bool = False
+    cells: Cells = size_major
+    step: Step = by_stride
+    pool: Pool = roi_align
+    rpn_train: Budget = TRAIN
+    rpn_test: Budget = TEST
+    rpn_beta: float = 0.0
+    rpn_divisor: Callable[[int, int], int] = of_sampled
+    proposal_enough: Enough = some_extent
+    box_beta: float = 0.0
+    box_enough: Enough = any_extent
+    mask_targets: Targets = mask_targets.DETECTRON2
+    placement: Placement = continuous
+    resize: ShorterSide = LARGE
+
+
+MSRA = Pixels((103.53, 116.28, 123.675), scale=255.0, bgr=True)  # detectron2's first ResNets
+STYLES: Mapping[str, Style] = MappingProxyType(
+    {
+        "masklet": Style(),
+        "torchvision": Style(
+            cells=rounded,
+            step=by_share,
+            pool=partial(roi_align, samples=2, aligned=False),
+            rpn_train=Budget(2000, 2000),
+            rpn_beta=1 / 9,
+            proposal_enough=partial(at_least, side=1e-3),
+            box_beta=1 / 9,
+            box_enough=partial(at_least, side=1e-2),
+            mask_targets=mask_targets.TORCHVISION,
+            placement=whole_pixels,
+            resize=replace(LARGE, whole=math.floor, smooth=False),
+        ),
+        "detectron2": Style(pixels=MSRA, stride_in_1x1=True, rpn_divisor=of_asked),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What the two-stage systems have in common, and the style that the rest follows."""
+
+    backbone: nn.Module
+    fpn: FPN
+    rpn: RPN
+    box: BoxBranch
+    pixels: Pixels
+    resize: ShorterSide
+    style: Style
+
+    def pooler(self, size: int) -> PyramidPooler:
+        """Reads boxes as `size` x `size` cells, from every level but the one on top."""
+        return _pooler(self.fpn, size, self.style)
+
+
+def trunk(
+    num_classes: int,
+    backbone: str,
+    weights: str | None,
+    style: str,
+    norm: str,
+    norm_eps: float,
+    short_side: int,
+    long_side: int,
+    anchor_sizes: Sequence[int | float],
+    channels: int,
+    hidden: int,
+    threshold: float,
+    max_objects: int,
+) -> Trunk:
+    """Backbone, pyramid, proposals and boxes of Faster R-CNN and what is built on it; arguments as `faster_rcnn`'s."""
+    if style not in STYLES:
+        raise unknown("style", style, STYLES)
+    chosen = STYLES[style]
+    body = _body(backbone, weights, chosen, norm, norm_eps)
+    fpn = FPN({c: body.channels[c] for c in LEVELS}, body.strides, channels)
+    if len(anchor_sizes) != len(fpn.strides):
+        raise UserError(
+            f"{len(anchor_sizes)} anchor sizes for {len(fpn.strides)} levels", hint="give one size for each level"
+        )
+    anchors = Anchors(tuple((size,) for size in anchor_sizes), cells=chosen.cells, step=chosen.step)
+    rpn = RPN(
+        RPNHead(channels, anchors.count),
+        anchors,
+        fpn.strides,
+        chosen.rpn_train,
+        chosen.rpn_test,
+        chosen.rpn_beta,
+        chosen.rpn_divisor,
+        chosen.proposal_enough,
+    )
+    box = BoxBranch(
+        _pooler(fpn, 7, chosen),
+        TwoFC(channels, 7, hidden),
+        BoxPredictor(hidden, num_classes),
+        chosen.box_beta,
+        chosen.box_enough,
+        threshold,
+        count=max_objects,
+    )
+    resize = replace(chosen.resize, short=short_side, long=long_side)
+    return Trunk(body, fpn, rpn, box, chosen.pixels or body.pixels, resize, chosen)
+
+
+def _pooler(fpn: FPN, size: int, style: Style) -> PyramidPooler:
+    return PyramidPooler({p: s for p, s in fpn.strides.items() if p != fpn.top}, size, style.pool)
+
+
+def _body(backbone: str, weights: str | None, style: Style, norm: str, norm_eps: float) -> Any:
+    wanted = {"stride_in_1x1": style.stride_in_1x1, **({} if norm == "frozen" else {"norm": norm})}
+    body = build_backbone(backbone, weights=weights, **supported(backbone, **wanted))
+    if norm == "frozen":
+        freeze_batch_norm(body)
+        for module in body.modules():
+            if isinstance(module, FrozenBatchNorm2d):
+                module.eps = norm_eps
+    return body
+
+
+def faster_rcnn(
+    num_classes: int = 80,
+    backbone: str = "resnet50",
+    weights: str | None = None,
+    style: str = "masklet",
+    norm: str = "frozen",
+    norm_eps: float = 1e-5,
+    short_side: int = 800,
+    long_side: int = 1333,
+    anchor_sizes: Sequence[int | float] = (32, 64, 128, 256, 512),
+    channels: int = 256,
+    hidden: int = 1024,
+    threshold: float = 0.05,
+    max_objects: int = 100,
+) -> FasterRCNN:
+    """Faster R-CNN on FPN, in the `style` of "masklet", "torchvision" or "detectron2".
+
+    `norm` is "frozen" (batch norm as it comes with the weights, eps `norm_eps`), or "batch" or "group" to train from
+    nothing. Predicting resizes to `short_side`, but the longer one to `long_side` at most; 0 leaves images as they
+    are. `anchor_sizes` of the five levels, `channels` of the pyramid, `hidden` units of the box head. Objects with a
+    score up to `threshold` are dropped, and all but `max_objects`.
+    """
+    common = trunk(
+        num_classes,
+        backbone,
+        weights,
+        style,
+        norm,
+        norm_eps,
+        short_side,
+        long_side,
+        anchor_sizes,
+        channels,
+        hidden,
+        threshold,
+        max_objects,
+    )
+    return FasterRCNN(common.backbone, common.fpn, common.rpn, common.box, common.pixels, common.resize)

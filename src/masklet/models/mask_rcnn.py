@@ -1,0 +1,131 @@
+"""Mask R-CNN on a feature pyramid: Faster R-CNN and, beside its boxes, a mask for each (He et al., 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from masklet.models.base import ShorterSide, objects_of, predict_instances
+from masklet.models.faster_rcnn import trunk
+from masklet.ops.paste import Placement
+from masklet.parts.box_heads import BoxBranch
+from masklet.parts.frames import Multiple
+from masklet.parts.mask_heads import FCNMaskHead, MaskBranch
+from masklet.parts.norm import Normalize, Pixels
+from masklet.parts.proposals import RPN
+from masklet.parts.pyramid import FPN
+from masklet.structures import Classes, Instances
+
+
+class MaskRCNN(nn.Module):
+    """Objects with masks: a pyramid, proposals on it, a second look at every proposal, a mask for what is found."""
+
+    classes: Classes
+    spec: dict[str, Any]
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        fpn: FPN,
+        rpn: RPN,
+        box: BoxBranch,
+        mask: MaskBranch,
+        pixels: Pixels,
+        resize: ShorterSide,
+        placement: Placement,
+    ) -> None:
+        super().__init__()
+        self.normalize, self.frame = Normalize(*pixels), Multiple(32)
+        self.resize, self.placement = resize, placement
+        self.backbone, self.fpn, self.rpn, self.box, self.mask = backbone, fpn, rpn, box, mask
+
+    def features(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
+        return self.fpn(self.backbone(self.frame.pad(self.normalize(images))))
+
+    def detect(self, images: Float[Tensor, "b 3 h w"], fixed: bool = False) -> dict[str, Tensor]:
+        """`boxes` (b, d, 4), `scores` and `labels` of the objects, and `masks`, a small grid of probabilities for each.
+
+        `fixed` leaves unused places, of score 0.
+        """
+        height, width = images.shape[-2:]
+        sizes, pyramid = [(height, width)] * len(images), self.features(images)
+        proposals = self.rpn.propose(self.rpn(pyramid, self.frame.covers(height, width)), sizes)
+        found = self.box(pyramid, proposals if fixed else proposals.trimmed(), sizes)
+        found = found if fixed else found.trimmed()
+        masks = self.mask(pyramid, found.rois(), found.labels.flatten()).unflatten(0, found.scores.shape)
+        return {"boxes": found.boxes, "scores": found.scores, "labels": found.labels, "masks": masks}
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
+        """The same number of places for each image, best first; those with the score 0 are unused."""
+        return self.detect(images, fixed=True)
+
+    def loss(self, images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances]) -> dict[str, Tensor]:
+        objects = objects_of(images, targets, masks=True)
+        boxes, labels = [t.boxes.to(images) for t in objects], [t.labels.to(images.device) for t in objects]
+        pyramid = self.features(images)
+        candidates = self.rpn(pyramid, self.frame.covers(images.shape[2], images.shape[3]))
+        proposals = self.rpn.propose(candidates, [t.size for t in objects])
+        sampled = self.box.sample(proposals.each(), boxes, labels)
+        masks = [t.masks for t in objects if t.masks is not None]
+        return {
+            **self.rpn.loss(candidates, boxes),
+            **self.box.loss(pyramid, sampled),
+            **self.mask.loss(pyramid, sampled.positives(), masks),
+        }
+
+    def predict(self, images: Any) -> Instances | list[Instances]:
+        return predict_instances(self, images)
+
+
+def mask_rcnn(
+    num_classes: int = 80,
+    backbone: str = "resnet50",
+    weights: str | None = None,
+    style: str = "masklet",
+    norm: str = "frozen",
+    norm_eps: float = 1e-5,
+    short_side: int = 800,
+    long_side: int = 1333,
+    anchor_sizes: Sequence[int | float] = (32, 64, 128, 256, 512),
+    channels: int = 256,
+    hidden: int = 1024,
+    mask_channels: int = 256,
+    class_agnostic: bool = False,
+    threshold: float = 0.05,
+    max_objects: int = 100,
+) -> MaskRCNN:
+    """Mask R-CNN on FPN, in the `style` of "masklet", "torchvision" or "detectron2".
+
+    `mask_channels` of the mask head, which is one map for all classes if `class_agnostic`. The rest is as in
+    `faster_rcnn`.
+    """
+    common = trunk(
+        num_classes,
+        backbone,
+        weights,
+        style,
+        norm,
+        norm_eps,
+        short_side,
+        long_side,
+        anchor_sizes,
+        channels,
+        hidden,
+        threshold,
+        max_objects,
+    )
+    head = FCNMaskHead(channels, 1 if class_agnostic else num_classes, mask_channels)
+    mask = MaskBranch(common.pooler(14), head, common.style.mask_targets)
+    return MaskRCNN(
+        common.backbone,
+        common.fpn,
+        common.rpn,
+        common.box,
+        mask,
+        common.pixels,
+        common.resize,
+        common.style.placement,
+    )
