@@ -18,7 +18,7 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,13 +236,13 @@ class CocoTruth(CocoRows):
     frequencies: tuple[str, ...] | None  # LVIS: r, c or f for each class
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds."""
+def read_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """What a JSON file holds; `hook` makes something else of its objects (json's `object_hook`)."""
     if not path.is_file():
         fault = "this is a folder, not a JSON file" if path.is_dir() else "the file does not exist"
         raise BadFile(path, "missing_file", fault, "name a JSON file in COCO's format")
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_hook=hook)
     except ValueError as error:
         raise BadFile(path, "bad_table", f"not valid JSON ({error})", "write it again") from None
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from masklet.data.coco import CocoTruth, Rows, parse_truth, read_json
 from masklet.data.images import BadFile, natural_key, read_image
 from masklet.data.pairs import CHECK, SPLIT_FOLDERS, Samples, broken, empty, existing, keep_split, size_mismatch
+from masklet.ops import rle
 from masklet.structures import Classes, Instances, Masks, Sample
 from masklet.structures.errors import UserError
 
@@ -40,12 +41,12 @@ LOOKED = 20  # images that are looked for before a folder is believed to hold no
 class Packed(Sequence[Any]):
     """A long list of JSON values as text in one array: a tenth of their memory, and worker processes share it."""
 
-    def __init__(self, values: Iterable[Any]):
+    def __init__(self, texts: Iterable[bytes]):
         text, ends = bytearray(), [0]
-        for value in values:
-            text += json.dumps(value, separators=(",", ":")).encode()
+        for part in texts:
+            text += part
             ends.append(len(text))
-        self.text: UInt8[np.ndarray, " bytes"] = np.frombuffer(bytes(text), np.uint8)
+        self.text: UInt8[np.ndarray, " bytes"] = np.frombuffer(text, np.uint8)
         self.ends: Int64[np.ndarray, " n_plus_1"] = np.array(ends)
 
     def __len__(self) -> int:
@@ -59,6 +60,16 @@ class Packed(Sequence[Any]):
         if isinstance(i, slice):
             return [self[k] for k in range(len(self))[i]]
         return json.loads(self.text[self.ends[i] : self.ends[i + 1]].tobytes())
+
+
+KEPT = ("id", "height", "width", "file_name", "neg_category_ids", "not_exhaustive_category_ids")  # of an image
+
+
+def as_text(entry: dict[str, Any]) -> dict[str, Any]:
+    """An annotation whose segmentation is text again, or an image without what nobody reads, while JSON is parsed."""
+    if entry.get("segmentation"):
+        entry["segmentation"] = json.dumps(entry["segmentation"], separators=(",", ":")).encode()
+    return {key: entry[key] for key in KEPT if key in entry} if "file_name" in entry else entry
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +102,8 @@ class File:
         found = truth.objects(k, k + 1)
         masks = None
         if found.masks is not None:
-            masks = Masks(*size, tuple(found.masks[i] for i in range(len(found))))
+            toggles = np.stack([found.masks.starts, found.masks.ends], 1).reshape(-1).astype(np.int64)
+            masks = Masks(*size, tuple(rle.from_toggles(toggles, 2 * found.masks.first, *size)))
         boxes = None if self.boxes is None else self.boxes[part]
         if boxes is None:
             boxes = torch.zeros(len(found), 4) if masks is None else masks.boxes()
@@ -202,7 +214,7 @@ def _files(root: Path, split: str, kind: str | None) -> list[Path]:
 
 def _open(path: Path, images: Path | None, several: bool) -> File:
     """The index of one JSON."""
-    data = read_json(path)
+    data = read_json(path, as_text)
     items = data.get("annotations") if isinstance(data, dict) else None
     drawn = any(isinstance(a, dict) and a.get("segmentation") for a in items or ())
     truth = parse_truth(data, "mask" if drawn else "box", path)
@@ -226,7 +238,8 @@ def _open(path: Path, images: Path | None, several: bool) -> File:
     points, classes = _keypoints(data["categories"], rows, truth.classes)
     crowd = torch.tensor([bool(flag) for flag in rows.column("iscrowd", 0)], dtype=torch.bool)
     segmentations = None if truth.segmentations is None else Packed(truth.segmentations)
-    named = Rows(rows.what, path, Packed({"id": i} if i is not None else {} for i in rows.column("id", None)))
+    ids = (b"{}" if i is None else f'{{"id":{json.dumps(i)}}}'.encode() for i in rows.column("id", None))
+    named = Rows(rows.what, path, Packed(ids))
     truth = replace(truth, segmentations=segmentations, rows=named, classes=classes)
     part = path.stem.removeprefix("instances_").removeprefix("person_keypoints_")
     folder = _folder(path, part, names, images)
