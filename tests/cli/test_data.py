@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from command_line import answer, run
+from masklet.ops import rle
 
 
 @pytest.fixture
@@ -108,3 +109,39 @@ def test_wrong_input(photos, tmp_path, words, error, hint):
     found = json.loads(result.stdout)
     assert error is None or found["error"] == error.format(**places)
     assert hint is None or found["hint"] == hint.format(**places)
+
+
+def test_objects_are_checked_shown_and_converted(tmp_path):
+    """Two images of three cells, the second under the third: as id maps, then as COCO and back."""
+    masks = np.zeros((3, 20, 24), bool)
+    masks[0, 2:6, 2:8] = masks[1, 8:16, 3:9] = masks[2, 12:18, 5:15] = True
+    entries = [
+        {"id": 10 * i + k, "image_id": i, "category_id": 7, "segmentation": rle.to_coco(rle.encode(mask)),
+         "bbox": [0, 0, 9, 9], "iscrowd": 0}
+        for i in (1, 2) for k, mask in enumerate(masks)
+    ]  # fmt: skip
+    (tmp_path / "images").mkdir()
+    for i in (1, 2):
+        Image.fromarray(np.full((20, 24, 3), 90 + i, np.uint8)).save(tmp_path / "images" / f"{i}.png")
+    images = [{"id": i, "file_name": f"{i}.png", "height": 20, "width": 24} for i in (1, 2)]
+    truth = tmp_path / "annotations.json"
+    categories = [{"id": 7, "name": "cell"}]
+    truth.write_text(json.dumps({"images": images, "annotations": entries, "categories": categories}))
+    assert run("data", "check", f"coco:{truth}").stdout == "nothing wrong\n"
+    out = tmp_path / "sheet.png"
+    shown = run("data", "show", f"coco:{truth}", "--split", "all", "--out", out)
+    assert shown.stdout == f"2 samples, 1 classes: cell\nwrote {out}\n"
+    with Image.open(out) as sheet:
+        pixels = np.array(sheet.convert("RGB")).reshape(-1, 3)
+    assert (np.ptp(pixels.astype(int), axis=1) > 50).any(), "objects are in colour, the photographs are grey"
+    ids = tmp_path / "ids"
+    lost = "2 objects lost pixels to a later one: in an id map a pixel belongs to one object"
+    result = run("data", "convert", f"coco:{truth}", ids, "--to", "nuclei")
+    assert result.stdout == f"2 samples as nuclei\nlost: {lost}\nwrote {ids}\n"
+    back = answer("data", "convert", f"nuclei:{ids}", tmp_path / "yolo", "--to", "yolo", "--split", "train")
+    assert (back["samples"], back["lost"]) == (2, [])
+    assert run("data", "check", f"yolo:{tmp_path / 'yolo'}").stdout == "nothing wrong\n"
+    truth.write_text("{")
+    broken = run("data", "check", f"coco:{truth}", "--json")
+    assert broken.exit_code == 1
+    assert [(f["code"], f["level"]) for f in json.loads(broken.stdout)["findings"]] == [("bad_table", "error")]
