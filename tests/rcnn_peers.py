@@ -26,7 +26,6 @@ HEADS: dict[str, dict[str, Any]] = {
     "keypoint_rcnn": {
         "keypoint_head": lambda: KeypointRCNNHeads(WIDTH, (WIDTH,) * 8),
         "keypoint_predictor": lambda: KeypointRCNNPredictor(WIDTH, 5),
-        "num_keypoints": lambda: 5,
     },
 }
 KINDS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "keypoint_rcnn": KeypointRCNN}

@@ -47,6 +47,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # options that make another
 TINY = {"backbone": "resnet18", "channels": 16, "hidden": 16, "short_side": 64, "threshold": 0.0}
 DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     "faster_rcnn": ("faster_rcnn", TINY),
+    "keypoint_rcnn": ("keypoint_rcnn", TINY | {"num_keypoints": 2, "keypoint_channels": 8}),
     "mask_rcnn": ("mask_rcnn", TINY | {"mask_channels": 8}),
     "mask_rcnn torchvision": ("mask_rcnn", TINY | {"style": "torchvision", "norm": "batch", "mask_channels": 8}),
     "mask_rcnn detectron2": (
@@ -173,7 +174,9 @@ def detector(request):
 def objects(height: int, width: int, count: int, classes: Classes) -> Instances:
     y, x = torch.arange(height)[:, None], torch.arange(width)
     dense = torch.stack([(y >= 3 * i) & (y < 3 * i + 14) & (x >= 5 * i) & (x < 5 * i + 12) for i in range(count)])
-    return Instances.from_masks(Masks.from_dense(dense), torch.arange(count) % len(classes), classes)
+    found = Instances.from_masks(Masks.from_dense(dense), torch.arange(count) % len(classes), classes)
+    middle = found.boxes.view(-1, 2, 2).mean(1, keepdim=True).expand(-1, 2, -1)
+    return replace(found, keypoints=torch.cat([middle, torch.ones(count, 2, 1)], -1))
 
 
 def test_detections_of_any_size(detector):
@@ -226,6 +229,7 @@ def test_objects_come_in_image_coordinates(detector):
     assert 0 < len(found) <= 100
     assert found.classes == detector.classes
     assert (found.masks is not None) == ("instance" in MODELS[detector.spec["model"]].tasks)
+    assert (found.keypoints is not None) == ("keypoints" in MODELS[detector.spec["model"]].tasks)
     both = detector.predict([photo, photo[:9]])
     assert [one.size for one in both] == [(37, 50), (9, 50)]
     torch.testing.assert_close(both[0].boxes, found.boxes)

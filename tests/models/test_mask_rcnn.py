@@ -171,7 +171,6 @@ def test_options_that_do_not_fit(options, message):
 
 def test_targets_that_do_not_fit():
     net, images = small(), torch.zeros(1, 3, 32, 40)
-    empty = Instances.empty((32, 40), net.classes)
     for targets, message in (
         ([], "1 images but 0 targets; give one Instances for each image"),
         (
@@ -179,7 +178,7 @@ def test_targets_that_do_not_fit():
             "target 0 is 33x40 but the images are 32x40; resize them together",
         ),
         (
-            [replace(empty, masks=None)],
+            [Instances(torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([0]), torch.ones(1), None, (32, 40), net.classes)],
             "target 0 has no masks; train on a data set with masks, or a model without them",
         ),
     ):

@@ -6,6 +6,7 @@ All of it without memory: weights and models live on torch's meta device, where 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ RECORDED = {
     "mmseg_upernet_r50": ("openmmlab", "upernet", 19),
     "mmseg_upernet_swin_t": ("openmmlab", "upernet", 150),
     "d2_deeplab_v3plus_r103": ("detectron2", "deeplabv3plus", 19),
+    "d2_mask_rcnn_r50_fpn": ("detectron2", "mask_rcnn", 80),
+    "d2_keypoint_rcnn_r50_fpn": ("detectron2", "keypoint_rcnn", 1),
 }
 
 
@@ -142,6 +145,24 @@ def test_torchvision_deeplab(backbone, aux):
     assert sum(p.numel() for p in loaded.parameters()) == sum(p.numel() for p in theirs.parameters())
     with pytest.raises(UserError, match="the state dict holds weights of torchvision for deeplabv3, not for unet"):
         load("unet", weights=theirs.state_dict())
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "keypoint_rcnn", "mask_rcnn"])
+def test_torchvision_detectors(name):
+    make = getattr(torchvision.models.detection, f"{name.replace('_', '')}_resnet50_fpn")
+    theirs = make(weights=None, weights_backbone=None, num_classes=6).state_dict()
+    loaded = load(name, weights=theirs)
+    assert len(loaded.classes) == 5
+    assert loaded.spec["options"]["style"] == "torchvision"
+    old = {}  # as files before torchvision 0.13 call them
+    for key, value in theirs.items():
+        key = re.sub(r"_blocks\.(\d)\.0\.", r"_blocks.\1.", key).replace("rpn.head.conv.0.0.", "rpn.head.conv.")
+        key = re.sub(r"mask_head\.(\d)\.0", lambda match: f"mask_head.mask_fcn{int(match[1]) + 1}", key)
+        old[key] = value
+    assert old.keys() != theirs.keys()
+    assert load(name, weights=old).spec == loaded.spec
+    with pytest.raises(UserError, match=f"holds weights of torchvision for {name}, not for unet"):
+        load("unet", weights=theirs)
 
 
 @pytest.mark.parametrize("name", ["swin_t", "swin_s", "swin_b", "swin_v2_t", "swin_v2_s", "swin_v2_b"])

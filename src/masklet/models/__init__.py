@@ -54,6 +54,9 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "keras_pyramid": System(
             "keras_pyramid:keras_pyramid", ("semantic",), "The lecture's tf.keras net: FCN on a feature pyramid"
         ),
+        "keypoint_rcnn": System(
+            "keypoint_rcnn:keypoint_rcnn", ("detection", "keypoints"), "Faster R-CNN and the points of each object"
+        ),
         "mask_rcnn": System(
             "mask_rcnn:mask_rcnn", ("detection", "instance"), "Faster R-CNN and a mask for each box (He et al., 2017)"
         ),
@@ -67,7 +70,7 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "unet": System("unet:unet", ("semantic",), "Encoder and decoder joined by skips (Ronneberger et al., 2015)"),
     }
 )
-TASKS = ("semantic", "detection", "instance")
+TASKS = ("semantic", "detection", "instance", "keypoints")
 START_ONLY = ("weights", "backbone_weights")  # options that say where training starts; a checkpoint has no use for them
 
 

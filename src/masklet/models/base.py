@@ -18,6 +18,7 @@ from masklet.data.images import as_batch
 from masklet.ops.boxes import clip, larger_than
 from masklet.ops.paste import Placement, paste
 from masklet.ops.resize import argmax_resized, resize
+from masklet.parts.keypoint_heads import decode_points
 from masklet.parts.precision import arranged
 from masklet.structures import Classes, Instances, Masks, SemanticMap
 from masklet.structures.errors import UserError
@@ -179,11 +180,20 @@ def _detect_one(model: Any, image: Float[Tensor, "3 h w"]) -> Instances:
     masks = None
     if "masks" in found:
         masks = Masks(height, width, tuple(paste(found["masks"], boxes, size, placement=model.placement)))
-    return Instances(boxes, found["labels"], found["scores"].float(), masks, size, model.classes)
+    points = None
+    if "heatmaps" in found:
+        points = decode_points(found["heatmaps"].float(), found["boxes"].float())
+        points[..., :2] *= scale
+    return Instances(boxes, found["labels"], found["scores"].float(), masks, size, model.classes, keypoints=points)
 
 
-def objects_of(images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances], masks: bool = False) -> list[Instances]:
-    """The objects to learn from, checked: one `Instances` for each image, no larger than it; lines are left out."""
+def objects_of(
+    images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances], wanted: str | None = None
+) -> list[Instances]:
+    """The objects to learn from, checked: one `Instances` for each image, no larger than it.
+
+    Crowds and objects without extent are left out. `wanted` is what else the model learns, "masks" or "keypoints".
+    """
     if len(targets) != len(images):
         raise UserError(f"{len(images)} images but {len(targets)} targets", hint="give one Instances for each image")
     height, width = images.shape[-2:]
@@ -191,9 +201,11 @@ def objects_of(images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances], m
         if target.size[0] > height or target.size[1] > width:
             (h, w) = target.size
             raise UserError(f"target {i} is {h}x{w} but the images are {height}x{width}", hint="resize them together")
-        if masks and target.masks is None:
-            raise UserError(f"target {i} has no masks", hint="train on a data set with masks, or a model without them")
-    return [target[larger_than(target.boxes, 0.0)] for target in targets]
+        if wanted and len(target) and getattr(target, wanted) is None:
+            hint = f"train on a data set with {wanted}, or a model without them"
+            raise UserError(f"target {i} has no {wanted}", hint=hint)
+    alone = [target if target.crowd is None else target[~target.crowd] for target in targets]
+    return [target[larger_than(target.boxes, 0.0)] for target in alone]
 
 
 @contextmanager

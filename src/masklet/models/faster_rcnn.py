@@ -103,6 +103,7 @@ class Style:
 
 
 MSRA = Pixels((103.53, 116.28, 123.675), scale=255.0, bgr=True)  # detectron2's first ResNets
+DETECTRON2 = Style(pixels=MSRA, stride_in_1x1=True, rpn_divisor=of_asked)
 STYLES: Mapping[str, Style] = MappingProxyType(
     {
         "masklet": Style(),
@@ -119,7 +120,8 @@ STYLES: Mapping[str, Style] = MappingProxyType(
             placement=whole_pixels,
             resize=replace(LARGE, whole=math.floor, smooth=False),
         ),
-        "detectron2": Style(pixels=MSRA, stride_in_1x1=True, rpn_divisor=of_asked),
+        "detectron2": DETECTRON2,
+        "detectron2_keypoints": replace(DETECTRON2, rpn_train=Budget(2000, 1500), box_beta=0.5),
     }
 )
 

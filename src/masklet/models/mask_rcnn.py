@@ -17,7 +17,7 @@ from masklet.parts.mask_heads import FCNMaskHead, MaskBranch
 from masklet.parts.norm import Normalize, Pixels
 from masklet.parts.proposals import RPN
 from masklet.parts.pyramid import FPN
-from masklet.structures import Classes, Instances
+from masklet.structures import Classes, Instances, Masks
 
 
 class MaskRCNN(nn.Module):
@@ -63,13 +63,13 @@ class MaskRCNN(nn.Module):
         return self.detect(images, fixed=True)
 
     def loss(self, images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances]) -> dict[str, Tensor]:
-        objects = objects_of(images, targets, masks=True)
+        objects = objects_of(images, targets, "masks")
         boxes, labels = [t.boxes.to(images) for t in objects], [t.labels.to(images.device) for t in objects]
         pyramid = self.features(images)
         candidates = self.rpn(pyramid, self.frame.covers(images.shape[2], images.shape[3]))
         proposals = self.rpn.propose(candidates, [t.size for t in objects])
         sampled = self.box.sample(proposals.each(), boxes, labels)
-        masks = [t.masks for t in objects if t.masks is not None]
+        masks = [t.masks or Masks(*t.size) for t in objects]
         return {
             **self.rpn.loss(candidates, boxes),
             **self.box.loss(pyramid, sampled),

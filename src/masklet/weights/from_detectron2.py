@@ -89,6 +89,11 @@ MASK_RCNN = (
     Rule(r"roi_heads\.mask_head\.deconv\.(.+)", r"mask.head.up.\1"),
     Rule(r"roi_heads\.mask_head\.predictor\.(.+)", r"mask.head.predictor.\1"),
 )
+KEYPOINT_RCNN = (
+    *FASTER_RCNN,
+    *(Rule(rf"roi_heads\.keypoint_head\.conv_fcn{i + 1}\.(.+)", rf"keypoint.head.convs.{i}.\1") for i in range(8)),
+    Rule(r"roi_heads\.keypoint_head\.score_lowres\.(.+)", r"keypoint.head.up.\1"),
+)
 RCNN_MARKS = (
     r"backbone\.fpn_lateral2\.weight",
     r"proposal_generator\.rpn_head\.conv\.weight",
@@ -106,11 +111,22 @@ def _rcnn_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     }
 
 
+def _keypoint_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    points = tensors["roi_heads.keypoint_head.score_lowres.weight"].shape[1]
+    return {**_rcnn_options(tensors), "style": "detectron2_keypoints", "num_keypoints": points}
+
+
 CLASSES = "roi_heads.box_predictor.cls_score.bias"
 ORIGIN = Origin(
     "detectron2",
     (
         Layout(("mask_rcnn",), (*RCNN_MARKS, r"roi_heads\.mask_head\.deconv\.weight"), MASK_RCNN, _rcnn_options),
+        Layout(
+            ("keypoint_rcnn",),
+            (*RCNN_MARKS, r"roi_heads\.keypoint_head\.score_lowres\.weight"),
+            KEYPOINT_RCNN,
+            _keypoint_options,
+        ),
         Layout(
             ("faster_rcnn",), RCNN_MARKS, FASTER_RCNN, _rcnn_options, without=(r"roi_heads\.(mask|keypoint)_head\..+",)
         ),

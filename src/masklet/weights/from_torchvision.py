@@ -127,6 +127,11 @@ MASK_RCNN = (
     Rule(r"roi_heads\.mask_predictor\.conv5_mask\.(.+)", r"mask.head.up.\1"),
     Rule(r"roi_heads\.mask_predictor\.mask_fcn_logits\.(.+)", r"mask.head.predictor.\1", _no_background),
 )
+KEYPOINT_RCNN = (
+    *FASTER_RCNN,
+    *(Rule(rf"roi_heads\.keypoint_head\.{2 * i}\.(.+)", rf"keypoint.head.convs.{i}.\1") for i in range(8)),
+    Rule(r"roi_heads\.keypoint_predictor\.kps_score_lowres\.(.+)", r"keypoint.head.up.\1"),
+)
 RCNN_MARKS = (r"backbone\.fpn\.inner_blocks\.0\.(0\.)?weight", r"roi_heads\.box_head\.fc6\.weight")
 
 
@@ -134,6 +139,7 @@ def _rcnn_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     basic = "backbone.body.layer1.0.conv3.weight" not in tensors
     small = "resnet34" if "backbone.body.layer1.2.conv1.weight" in tensors else "resnet18"
     mask = tensors.get("roi_heads.mask_predictor.conv5_mask.bias")
+    points = tensors.get("roi_heads.keypoint_predictor.kps_score_lowres.weight")
     return {
         "num_classes": len(tensors["roi_heads.box_predictor.cls_score.bias"]) - 1,
         "backbone": small if basic else resnet_depth(tensors, "backbone.body."),
@@ -141,6 +147,7 @@ def _rcnn_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
         "channels": len(tensors["rpn.head.cls_logits.weight"][0]),
         "hidden": len(tensors["roi_heads.box_head.fc6.bias"]),
         **({} if mask is None else {"mask_channels": len(mask)}),
+        **({} if points is None else {"num_keypoints": points.shape[1], "keypoint_channels": points.shape[0]}),
     }
 
 
@@ -148,6 +155,12 @@ ORIGIN = Origin(
     "torchvision",
     (
         Layout(("mask_rcnn",), (*RCNN_MARKS, r"roi_heads\.mask_predictor\.conv5_mask\.bias"), MASK_RCNN, _rcnn_options),
+        Layout(
+            ("keypoint_rcnn",),
+            (*RCNN_MARKS, r"roi_heads\.keypoint_predictor\.kps_score_lowres\.weight"),
+            KEYPOINT_RCNN,
+            _rcnn_options,
+        ),
         Layout(
             ("faster_rcnn",), RCNN_MARKS, FASTER_RCNN, _rcnn_options, without=(r"roi_heads\.(mask|keypoint)_head\..+",)
         ),
