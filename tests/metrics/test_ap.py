@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import coco_sets
 from conftest import shared
 from masklet.data.coco import parse_results, parse_truth
+from masklet.data.sources import open_source
 from masklet.inference.scores.detection import score_ap, score_tables
 from masklet.metrics.ap import AveragePrecision, keypoint_ap, lvis_ap
 from masklet.structures import Classes, Instances, Masks
@@ -434,3 +435,39 @@ def test_federated_by_hand():
     assert ap(negatives=[], incomplete=[0])["ap"] == pytest.approx(1)
     assert ap(incomplete=[0])["ap_rare"] == pytest.approx(1)
     assert math.isnan(ap(negatives=[1])["ap_frequent"]), "no true object of class 1"
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # in pycocotools
+def test_keypoints_of_instances_equal_pycocotools_on_photographs(capsys):
+    """People without a labelled point are ignored, and crowds of `Instances` count as crowds."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    root = shared("data", "coco_keypoints_mini")
+    data, score = open_source(f"coco:{root}", "val"), keypoint_ap(Classes(("person",)))
+    official = COCO(str(root / "annotations" / "person_keypoints_val2017.json"))
+    results, rng, unlabelled = [], np.random.default_rng(0), 0
+    for i in range(len(data)):
+        objects = data[i].instances
+        noise = torch.from_numpy(rng.normal(0, 2, (len(objects), 17, 2))).float()
+        points = torch.cat([objects.keypoints[..., :2] + noise, torch.ones(len(objects), 17, 1)], 2)
+        found = replace(
+            objects, keypoints=points, scores=torch.from_numpy(rng.random(len(objects))).float(), crowd=None
+        )
+        score.update(found, objects, image=i)
+        unlabelled += int((objects.keypoints[..., 2] == 0).all(1).sum())
+        official_ids = official.getAnnIds(imgIds=[data.image_id(i)])
+        for k, row in enumerate(official.loadAnns(official_ids)):
+            row["area"] = int(objects.masks.areas()[k])
+            moved = points[k] - torch.tensor([0.5, 0.5, 0]) * (objects.keypoints[k, :, 2:] > 0)
+            results.append({"image_id": data.image_id(i), "category_id": 1, "score": float(found.scores[k]),
+                            "keypoints": moved.flatten().tolist()})  # fmt: skip
+    judge = COCOeval(official, official.loadRes(results), "keypoints")
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    capsys.readouterr()
+    assert unlabelled > 10
+    assert 0.3 < judge.stats[0] < 0.95
+    got = score.compute()
+    assert [got["ap"], got["ap50"], got["ap75"]] == pytest.approx(judge.stats[:3].tolist(), abs=1e-12)

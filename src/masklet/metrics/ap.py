@@ -119,12 +119,15 @@ class AveragePrecision:
     ) -> None:
         """Adds one image, known by `image`: a number or name that occurs once, and orders what has equal scores.
 
-        `crowd` flags true `Instances` that stand for many objects. For LVIS, `negatives` are the labels known not to
-        be in the image (found objects of labels that are neither these nor in the truth do not count), `incomplete`
-        those of which the truth does not list every object (there, found objects without a partner do not count).
+        `crowd` flags true `Instances` that stand for many objects, in place of `Instances.crowd`. For LVIS, `negatives`
+        are the labels known not to be in the image (found objects of labels that are neither these nor in the truth do
+        not count), `incomplete` those of which the truth does not list every object (there, found objects without a
+        partner do not count).
         """
         found = Objects.of_instances(pred) if isinstance(pred, Instances) else pred
         true = Objects.of_instances(truth, crowd) if isinstance(truth, Instances) else truth
+        if self.iou_type == "keypoints" and true.keypoints is not None and true.ignore is None:
+            true = replace(true, ignore=np.asarray((true.keypoints[..., 2] <= 0).all(1)))  # nobody labelled them
         checked = None if negatives is None else np.union1d(np.array([*negatives], np.int64), true.labels)
         unsure = None if incomplete is None else np.array([*incomplete], np.int64)
         self.update_many(found.of(0), true.of(0), [image], checked, unsure)

@@ -136,7 +136,7 @@ def _array(values: Values) -> np.ndarray:
 def _floats(values: Values, shape: tuple[int, ...], what: str) -> np.ndarray:
     """Finite float64 numbers of this shape (-1 fits any length)."""
     array = _array(values).astype(np.float64)
-    if not array.size:
+    if not array.size and array.ndim != len(shape):
         array = array.reshape([max(side, 0) for side in shape])
     if array.ndim != len(shape) or any(want not in (-1, came) for want, came in zip(shape, array.shape, strict=True)):
         wanted = ", ".join("k" if side == -1 else str(side) for side in shape)
