@@ -10,6 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import oracle
+from conftest import shared
 from masklet.metrics.semantic import SemanticScore
 from masklet.structures import Classes
 
@@ -248,3 +250,45 @@ def test_table_has_a_row_per_class():
     assert [row["pixels"] for row in rows] == [4, 6]
     assert rows[0]["iou"] == pytest.approx(0.5)
     assert rows[1]["dice"] == pytest.approx(8 / 11)
+
+
+def recorded_maps() -> tuple[np.ndarray, np.ndarray, dict]:
+    """The recorder's truth and prediction with eight classes, remade, and its numbers."""
+    folder = shared("oracles", "semantic_metrics", "made")
+    picture = oracle.keyfill(folder).image
+    truth, pred = (
+        np.floor(picture(f"confusion_made_{name}", 64, 96, 1)[0] * 8).clip(0, 7).astype(np.uint8) for name in "gp"
+    )
+    truth[(picture("confusion_made_i", 64, 96, 1)[0] > 0.8) | (truth == 7)] = 255
+    return pred, truth, oracle.meta(folder)
+
+
+def test_equals_the_recorded_numbers():
+    pred, truth, want = recorded_maps()
+    s = score(pred, truth, 8)
+    assert s.confusion.tolist() == want["confusion_rows_gt_cols_pred"]
+    found = s.compute()
+    for key, name in (
+        ("miou", "miou_over_classes_with_union"),
+        ("pixel_accuracy", "pixel_accuracy"),
+        ("mean_accuracy", "mean_class_accuracy"),
+        ("fwiou", "frequency_weighted_iou"),
+    ):
+        assert found[key] == pytest.approx(want[name], abs=1e-9)
+    for kind, name in (("iou", "iou_per_class"), ("accuracy", "class_accuracy")):
+        values = [math.nan if v is None else v for v in want[name]]
+        assert [found[f"{kind}/{i}"] for i in range(8)] == pytest.approx(values, abs=1e-9, nan_ok=True)
+    wrong = score(truth.clip(0, 7), np.where(truth == 255, 255, pred), 8).compute()  # negative control: roles swapped
+    assert abs(wrong["mean_accuracy"] - want["mean_class_accuracy"]) > 1e-3
+
+
+def test_equals_cityscapes_scripts():
+    """An id that is not evaluated is an unscored class: as truth it counts nowhere, as a prediction it is a miss."""
+    pred, truth, want = recorded_maps()
+    ids = (7, 8, 11, 12, 13, 17, 19, 20)
+    s = SemanticScore(Classes((*map(str, ids), "ignored"), unscored=(8,)))
+    s.update(pred, truth)
+    s.update(np.full((1, 500), 0, np.uint8), np.full((1, 500), 8, np.uint8))
+    s.update(np.full((1, 33), 8, np.uint8), np.full((1, 33), 0, np.uint8))
+    values = [math.nan if (v := want["cityscapes"]["iou"][str(i)]) is None else v for i in ids]
+    assert [s.compute()[f"iou/{i}"] for i in ids] == pytest.approx(values, abs=1e-9, nan_ok=True)
