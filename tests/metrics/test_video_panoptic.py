@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from masklet.metrics.panoptic import PanopticScore
@@ -387,8 +387,22 @@ def scored(metric, videos, names=None):
     return metric
 
 
+LATE_CROWD = (  # two crowds of one class, the lower number in the later frame: that one is the last
+    {1: 0, 2: 3, 3: 3, 4: 3},
+    [2, 3],
+    [
+        [
+            ([0, 0, 0, 2, 0, 0], [0, 0, 0, 4, 0, 0]),
+            ([0] * 6, [0, 0, 0, 0, 0, 3]),
+            ([0, 0, 2, 0, 0, 0], [0, 0, 2, 0, 0, 0]),
+        ]
+    ],
+)
+
+
 @settings(max_examples=40, deadline=None)
 @given(tiny_videos())
+@example(LATE_CROWD)
 def test_both_agree_with_a_plain_reference_and_stay_in_range(case):
     videos = built(case)
     vpq = scored(VPQ(CLASSES, windows=(1, 2)), videos).compute()

@@ -152,8 +152,9 @@ def _match(frames: Sequence[_Frame], num_classes: int) -> tuple[Int64[np.ndarray
     """True positives, false positives and misses of each class in one window, and the summed IoU of the first."""
     truth: dict[int, tuple[int, bool]] = {0: (VOID, False)}
     pred: dict[int, int] = {0: VOID}
-    for frame in frames:  # what the first frame says of an id holds
-        truth, pred = {**frame.truth, **truth}, {**frame.pred, **pred}
+    for frame in frames:  # what the first frame says of an id holds, and ids stay in the order in which they appear
+        truth |= {i: what for i, what in frame.truth.items() if i not in truth}
+        pred |= {i: label for i, label in frame.pred.items() if i not in pred}
     t_ids, t = np.unique(np.concatenate([f.pixels.first for f in frames]), return_inverse=True)
     p_ids, p = np.unique(np.concatenate([f.pixels.second for f in frames]), return_inverse=True)
     pixels = np.concatenate([f.pixels.pixels for f in frames])
