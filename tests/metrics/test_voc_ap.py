@@ -23,6 +23,7 @@ def made(seed):
     for _ in range(rng.integers(1, 5)):
         true = rng.integers(0, 30, (rng.integers(0, 6), 4)) + beyond
         near = true[rng.integers(0, len(true), 8)] + rng.integers(-6, 7, (8, 4)) if len(true) else np.zeros((0, 4))
+        near[:, 2:] = np.maximum(near[:, 2:], near[:, :2])  # a small box may be shaken until it ends before it begins
         found = np.concatenate([near, rng.integers(0, 30, (rng.integers(0, 5), 4)) + beyond])
         images.append(
             (found, rng.integers(0, 2, len(found)), rng.random(len(found)).round(1),
