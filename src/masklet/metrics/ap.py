@@ -27,6 +27,7 @@ from masklet.metrics.ap_overlap import (
     mask_overlap,
 )
 from masklet.structures import Classes, Curve, Instances, UserError
+from masklet.structures.classes import names_of
 from masklet.structures.objects import Objects, concat
 
 __all__ = ["COCO_AREAS", "AveragePrecision", "keypoint_ap", "lvis_ap"]
@@ -100,7 +101,7 @@ class AveragePrecision:
     @property
     def names(self) -> tuple[str, ...]:
         """Class names as they appear in the scores; numbers where only their count is known."""
-        return tuple(map(str, range(self.classes))) if isinstance(self.classes, int) else self.classes.names
+        return names_of(self.classes)
 
     @property
     def images(self) -> int:

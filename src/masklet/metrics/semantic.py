@@ -20,6 +20,7 @@ from torch import Tensor
 
 from masklet.ops.masks import confusion
 from masklet.structures import Classes, UserError
+from masklet.structures.classes import names_of
 
 __all__ = ["SemanticScore"]
 
@@ -64,7 +65,7 @@ class SemanticScore:
     @property
     def names(self) -> tuple[str, ...]:
         """Class names as they appear in the scores; numbers where only their count is known."""
-        return tuple(map(str, range(self.classes))) if isinstance(self.classes, int) else self.classes.names
+        return names_of(self.classes)
 
     @property
     def scored(self) -> tuple[int, ...]:

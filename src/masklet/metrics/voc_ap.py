@@ -12,6 +12,7 @@ from masklet.metrics.ap import check_objects, seats
 from masklet.metrics.ap_matching import candidates, ranked
 from masklet.metrics.ap_overlap import box_overlap
 from masklet.structures import Classes, Curve, Instances, UserError
+from masklet.structures.classes import names_of
 from masklet.structures.objects import Objects
 
 __all__ = ["VocAP"]
@@ -45,7 +46,7 @@ class VocAP:
     @property
     def names(self) -> tuple[str, ...]:
         """Class names as they appear in the scores; numbers where only their count is known."""
-        return tuple(map(str, range(self.classes))) if isinstance(self.classes, int) else self.classes.names
+        return names_of(self.classes)
 
     @property
     def images(self) -> int:

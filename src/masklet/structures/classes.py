@@ -128,3 +128,8 @@ class Classes:
         if bad.numel():
             hint = f"labels are 0..{n - 1}, and {self.ignore} for pixels to ignore"
             raise UserError(f"the {what} contains the label {int(bad[0])}, but there are {n} classes", hint=hint)
+
+
+def names_of(classes: Classes | int) -> tuple[str, ...]:
+    """Class names as they appear in scores; numbers where only their count is known."""
+    return tuple(map(str, range(classes))) if isinstance(classes, int) else classes.names

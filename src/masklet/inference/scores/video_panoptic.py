@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from masklet.data.panoptic_videos import PanopticVideos, open_panoptic_videos
 from masklet.data.step import STEP_CLASSES, list_depths, read_depth
@@ -19,6 +19,7 @@ __all__ = ["score_depth", "score_dstq", "score_dvpq", "score_stq", "score_vpq"]
 
 Progress = Callable[[int, int], None]
 Number = TypeVar("Number", int, float)
+Scored = TypeVar("Scored", VPQ, STQ, DVPQ, DSTQ)
 
 
 def score_vpq(
@@ -39,10 +40,7 @@ def score_vpq(
     """
     pairs = _open(predictions, truth, _classes(truth, dataset, classes, things), frames_per_video)
     metric = VPQ(pairs[1].classes, _windows(windows, pairs[1]))
-    for video, frame, pred, true in _frames(*pairs, progress):
-        with _naming(f"frame {frame!r}"):
-            metric.update(pred, true, video=video)
-    return metric
+    return _fed(metric, pairs, progress)
 
 
 def score_stq(
@@ -59,10 +57,7 @@ def score_stq(
     """STQ of videos in files, as in `score_vpq`; `predicted_void` is explained at `STQ`."""
     pairs = _open(predictions, truth, _classes(truth, dataset, classes, things), frames_per_video)
     metric = STQ(pairs[1].classes, predicted_void)
-    for video, frame, pred, true in _frames(*pairs, progress):
-        with _naming(f"frame {frame!r}"):
-            metric.update(pred, true, video=video)
-    return metric
+    return _fed(metric, pairs, progress)
 
 
 def score_dvpq(
@@ -84,11 +79,7 @@ def score_dvpq(
     pairs = _open(predictions, truth, _classes(truth, dataset, classes, things))
     metric = DVPQ(pairs[1].classes, _windows(windows, pairs[1]), _several(lambdas))
     depths = _depths(predictions, truth, pairs[1].frames)
-    for video, frame, pred, true in _frames(*pairs, progress):
-        called, known = (read_depth(path, depth_scale) for path in depths[video, frame])
-        with _naming(f"frame {frame!r}"):
-            metric.update(pred, true, called, known, video=video)
-    return metric
+    return _fed(metric, pairs, progress, lambda *key: [read_depth(path, depth_scale) for path in depths[key]])
 
 
 def score_dstq(
@@ -107,11 +98,7 @@ def score_dstq(
     pairs = _open(predictions, truth, _classes(truth, dataset, classes, things))
     metric = DSTQ(pairs[1].classes, _several(thresholds), predicted_void)
     depths = _depths(predictions, truth, pairs[1].frames)
-    for video, frame, pred, true in _frames(*pairs, progress):
-        called, known = (read_depth(path, depth_scale) for path in depths[video, frame])
-        with _naming(f"frame {frame!r}"):
-            metric.update(pred, true, called, known, video=video)
-    return metric
+    return _fed(metric, pairs, progress, lambda *key: [read_depth(path, depth_scale) for path in depths[key]])
 
 
 def score_depth(
@@ -174,6 +161,20 @@ def _open(
 ) -> tuple[PanopticVideos, PanopticVideos]:
     true = open_panoptic_videos(truth, classes, frames_per_video)
     return open_panoptic_videos(predictions, classes, frames_per_video, like=true), true
+
+
+def _fed(
+    metric: Scored,
+    pairs: tuple[PanopticVideos, PanopticVideos],
+    progress: Progress | None,
+    more: Callable[[str, str], Sequence[Any]] = lambda video, frame: (),
+) -> Scored:
+    """The metric after every frame; `more` is what its update takes of a frame besides the two panoptic maps."""
+    for video, frame, pred, true in _frames(*pairs, progress):
+        rest = more(video, frame)
+        with _naming(f"frame {frame!r}"):
+            metric.update(pred, true, *rest, video=video)
+    return metric
 
 
 def _frames(
