@@ -20,7 +20,7 @@ from masklet.ops.paste import Placement, continuous, whole_pixels
 from masklet.ops.roi import roi_align
 from masklet.parts.anchors import Anchors, Cells, Step, by_share, by_stride, rounded, size_major
 from masklet.parts.backbones import build_backbone, supported
-from masklet.parts.box_heads import BoxBranch, BoxPredictor, TwoFC, any_extent
+from masklet.parts.box_heads import BoxBranch, BoxPredictor, Detections, Sampled, TwoFC, any_extent
 from masklet.parts.frames import Multiple
 from masklet.parts.mask_heads import Targets
 from masklet.parts.norm import FrozenBatchNorm2d, Normalize, Pixels, freeze_batch_norm
@@ -50,11 +50,7 @@ class FasterRCNN(nn.Module):
 
     def detect(self, images: Float[Tensor, "b 3 h w"], fixed: bool = False) -> dict[str, Tensor]:
         """`boxes` (b, d, 4), `scores` and `labels` of the objects; `fixed` leaves unused places, of score 0."""
-        height, width = images.shape[-2:]
-        sizes, pyramid = [(height, width)] * len(images), self.features(images)
-        proposals = self.rpn.propose(self.rpn(pyramid, self.frame.covers(height, width)), sizes)
-        found = self.box(pyramid, proposals if fixed else proposals.trimmed(), sizes)
-        found = found if fixed else found.trimmed()
+        _, found = find(self, images, fixed)
         return {"boxes": found.boxes, "scores": found.scores, "labels": found.labels}
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
@@ -62,16 +58,32 @@ class FasterRCNN(nn.Module):
         return self.detect(images, fixed=True)
 
     def loss(self, images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances]) -> dict[str, Tensor]:
-        objects = objects_of(images, targets)
-        boxes, labels = [t.boxes.to(images) for t in objects], [t.labels.to(images.device) for t in objects]
-        pyramid = self.features(images)
-        candidates = self.rpn(pyramid, self.frame.covers(images.shape[2], images.shape[3]))
-        proposals = self.rpn.propose(candidates, [t.size for t in objects])
-        sampled = self.box.sample(proposals.each(), boxes, labels)
-        return {**self.rpn.loss(candidates, boxes), **self.box.loss(pyramid, sampled)}
+        _, _, losses = learn(self, images, objects_of(images, targets))
+        return losses
 
     def predict(self, images: Any) -> Instances | list[Instances]:
         return predict_instances(self, images)
+
+
+def find(model: Any, images: Float[Tensor, "b 3 h w"], fixed: bool) -> tuple[dict[str, Tensor], Detections]:
+    """The pyramid, and the boxes that two stages find on it; `fixed` leaves unused places, of score 0."""
+    height, width = images.shape[-2:]
+    sizes, pyramid = [(height, width)] * len(images), model.features(images)
+    proposals = model.rpn.propose(model.rpn(pyramid, model.frame.covers(height, width)), sizes)
+    found = model.box(pyramid, proposals if fixed else proposals.trimmed(), sizes)
+    return pyramid, found if fixed else found.trimmed()
+
+
+def learn(
+    model: Any, images: Float[Tensor, "b 3 h w"], objects: Sequence[Instances]
+) -> tuple[dict[str, Tensor], Sampled, dict[str, Tensor]]:
+    """The pyramid, the proposals that were sampled with what they should be, and the losses of the two stages."""
+    boxes, labels = [t.boxes.to(images) for t in objects], [t.labels.to(images.device) for t in objects]
+    pyramid = model.features(images)
+    candidates = model.rpn(pyramid, model.frame.covers(images.shape[2], images.shape[3]))
+    proposals = model.rpn.propose(candidates, [t.size for t in objects])
+    sampled = model.box.sample(proposals.each(), boxes, labels)
+    return pyramid, sampled, {**model.rpn.loss(candidates, boxes), **model.box.loss(pyramid, sampled)}
 
 
 TRAIN, TEST = Budget(2000, 1000), Budget(1000, 1000)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from masklet.models.base import ShorterSide, objects_of, predict_instances
-from masklet.models.faster_rcnn import trunk
+from masklet.models.faster_rcnn import find, learn, trunk
 from masklet.parts.box_heads import BoxBranch
 from masklet.parts.frames import Multiple
 from masklet.parts.keypoint_heads import KeypointBranch, KeypointHead
@@ -47,11 +47,7 @@ class KeypointRCNN(nn.Module):
 
         `fixed` leaves unused places, of score 0. `parts.keypoint_heads.decode_points` makes points of the grids.
         """
-        height, width = images.shape[-2:]
-        sizes, pyramid = [(height, width)] * len(images), self.features(images)
-        proposals = self.rpn.propose(self.rpn(pyramid, self.frame.covers(height, width)), sizes)
-        found = self.box(pyramid, proposals if fixed else proposals.trimmed(), sizes)
-        found = found if fixed else found.trimmed()
+        pyramid, found = find(self, images, fixed)
         maps = self.keypoint(pyramid, found.rois()).unflatten(0, found.scores.shape)
         return {"boxes": found.boxes, "scores": found.scores, "labels": found.labels, "heatmaps": maps}
 
@@ -61,18 +57,10 @@ class KeypointRCNN(nn.Module):
 
     def loss(self, images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances]) -> dict[str, Tensor]:
         objects = objects_of(images, targets, "keypoints")
-        boxes, labels = [t.boxes.to(images) for t in objects], [t.labels.to(images.device) for t in objects]
-        pyramid = self.features(images)
-        candidates = self.rpn(pyramid, self.frame.covers(images.shape[2], images.shape[3]))
-        proposals = self.rpn.propose(candidates, [t.size for t in objects])
-        sampled = self.box.sample(proposals.each(), boxes, labels)
-        none = boxes[0].new_zeros(0, 1, 3)  # of an image without objects
+        pyramid, sampled, losses = learn(self, images, objects)
+        none = images.new_zeros(0, 1, 3)  # of an image without objects
         points = [none if t.keypoints is None else t.keypoints for t in objects]
-        return {
-            **self.rpn.loss(candidates, boxes),
-            **self.box.loss(pyramid, sampled),
-            **self.keypoint.loss(pyramid, sampled.positives(), points),
-        }
+        return {**losses, **self.keypoint.loss(pyramid, sampled.positives(), points)}
 
     def predict(self, images: Any) -> Instances | list[Instances]:
         return predict_instances(self, images)

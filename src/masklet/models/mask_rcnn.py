@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from masklet.models.base import ShorterSide, objects_of, predict_instances
-from masklet.models.faster_rcnn import trunk
+from masklet.models.faster_rcnn import find, learn, trunk
 from masklet.ops.paste import Placement
 from masklet.parts.box_heads import BoxBranch
 from masklet.parts.frames import Multiple
@@ -50,11 +50,7 @@ class MaskRCNN(nn.Module):
 
         `fixed` leaves unused places, of score 0.
         """
-        height, width = images.shape[-2:]
-        sizes, pyramid = [(height, width)] * len(images), self.features(images)
-        proposals = self.rpn.propose(self.rpn(pyramid, self.frame.covers(height, width)), sizes)
-        found = self.box(pyramid, proposals if fixed else proposals.trimmed(), sizes)
-        found = found if fixed else found.trimmed()
+        pyramid, found = find(self, images, fixed)
         masks = self.mask(pyramid, found.rois(), found.labels.flatten()).unflatten(0, found.scores.shape)
         return {"boxes": found.boxes, "scores": found.scores, "labels": found.labels, "masks": masks}
 
@@ -64,17 +60,9 @@ class MaskRCNN(nn.Module):
 
     def loss(self, images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances]) -> dict[str, Tensor]:
         objects = objects_of(images, targets, "masks")
-        boxes, labels = [t.boxes.to(images) for t in objects], [t.labels.to(images.device) for t in objects]
-        pyramid = self.features(images)
-        candidates = self.rpn(pyramid, self.frame.covers(images.shape[2], images.shape[3]))
-        proposals = self.rpn.propose(candidates, [t.size for t in objects])
-        sampled = self.box.sample(proposals.each(), boxes, labels)
+        pyramid, sampled, losses = learn(self, images, objects)
         masks = [t.masks or Masks(*t.size) for t in objects]
-        return {
-            **self.rpn.loss(candidates, boxes),
-            **self.box.loss(pyramid, sampled),
-            **self.mask.loss(pyramid, sampled.positives(), masks),
-        }
+        return {**losses, **self.mask.loss(pyramid, sampled.positives(), masks)}
 
     def predict(self, images: Any) -> Instances | list[Instances]:
         return predict_instances(self, images)
