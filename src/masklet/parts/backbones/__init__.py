@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from jaxtyping import Float
 from torch import Tensor
 
+from masklet.parts.backbones import hiera as _hiera
 from masklet.parts.backbones import swin as _swin
 from masklet.parts.backbones.alexnet import alexnet, caffenet
 from masklet.parts.backbones.efficientnet_lite import efficientnet_lite0, efficientnet_lite0_classifier
@@ -56,6 +57,10 @@ BACKBONES: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "caffenet": caffenet,
         "efficientnet_lite0": efficientnet_lite0,
         "googlenet": GoogLeNet,
+        "hiera_tiny": partial(_hiera.hiera, _hiera.TINY),
+        "hiera_small": partial(_hiera.hiera, _hiera.SMALL),
+        "hiera_base_plus": partial(_hiera.hiera, _hiera.BASE_PLUS),
+        "hiera_large": partial(_hiera.hiera, _hiera.LARGE),
         "mobilenet_v2": mobilenet_v2,
         "mobilenet_v3_large": partial(mobilenet_v3, LARGE),
         "mobilenet_v3_small": partial(mobilenet_v3, SMALL),
