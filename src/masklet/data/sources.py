@@ -21,9 +21,11 @@ from masklet.data.nuclei import nuclei
 from masklet.data.pairs import Listing
 from masklet.data.pets import list_pets
 from masklet.data.rotated_quads import dota, icdar
+from masklet.data.sa1b import sa1b
 from masklet.data.sbd import sbd, voc_instances
 from masklet.data.synthetic import synthetic
 from masklet.data.via import via
+from masklet.data.videos import davis, sav, youtube_vos
 from masklet.data.voc import list_voc
 from masklet.data.yolo import yolo
 from masklet.structures import Classes, Sample
@@ -65,6 +67,10 @@ SOURCES: Mapping[str, Callable[..., Listing | Dataset]] = MappingProxyType(
         "icdar": icdar,
         "dota": dota,
         "via": via,
+        "davis": davis,
+        "youtube_vos": youtube_vos,
+        "sav": sav,
+        "sa1b": sa1b,
         "synthetic": synthetic,
     }
 )

@@ -8,7 +8,8 @@ Conventions, said once:
 - Labels: class indices from 0 to len(classes) - 1; 255 (`Classes.ignore`) belongs to no class. The numbers a data set
   has on disk are `Classes.ids` and end inside `data/`.
 - Panoptic: int64 id map (H, W) plus segments; id 0 is void.
-- Video: a masklet is one object's masks over time, frame number -> run lengths.
+- Video: a clip is a run of frames (T, 3, H, W) with masks (K, T, H, W) of K objects; a masklet is one object's masks
+  over time, frame number -> run lengths.
 - Alpha: float32 in [0, 1], (1, H, W).
 - Sizes are (height, width). Every result is in the coordinates of the image that came in.
 """
@@ -16,6 +17,7 @@ Conventions, said once:
 from __future__ import annotations
 
 from masklet.structures.classes import Classes
+from masklet.structures.clip import Clip
 from masklet.structures.curve import Curve
 from masklet.structures.errors import UserError
 from masklet.structures.instances import Instances
@@ -30,6 +32,7 @@ from masklet.structures.semantic import SemanticMap
 
 __all__ = [
     "Classes",
+    "Clip",
     "Curve",
     "Instances",
     "Masklets",
