@@ -19,7 +19,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from masklet.ops.boxes import pairwise_iou
 from masklet.ops.roi import roi_align
 from masklet.parts.anchors import Anchors, by_share, ratio_major, rounded, size_major
-from masklet.parts.box_heads import BoxBranch, BoxPredictor, Sampled, TwoFC
+from masklet.parts.box_heads import BoxBranch, BoxPredictor, Pick, Sampled, TwoFC
 from masklet.parts.mask_heads import FCNMaskHead, MaskBranch
 from masklet.parts.matching import IGNORED, NEGATIVE, POSITIVE, Matcher
 from masklet.parts.proposals import RPN, Budget, Proposals, RPNHead, clip_to, of_asked, of_sampled, survivors
@@ -191,7 +191,7 @@ def test_divisors_of_the_loss():
 def branch() -> BoxBranch:
     torch.manual_seed(0)
     pool = PyramidPooler({"p2": 4}, 7)
-    return BoxBranch(pool, TwoFC(4, 7, 8), BoxPredictor(8, 3), threshold=0.0, count=5)
+    return BoxBranch(pool, TwoFC(4, 7, 8), BoxPredictor(8, 3), pick=Pick(threshold=0.0, count=5))
 
 
 def test_detections_have_fixed_places():

@@ -20,7 +20,7 @@ from masklet.ops.paste import Placement, continuous, whole_pixels
 from masklet.ops.roi import roi_align
 from masklet.parts.anchors import Anchors, Cells, Step, by_share, by_stride, rounded, size_major
 from masklet.parts.backbones import build_backbone, supported
-from masklet.parts.box_heads import BoxBranch, BoxPredictor, Detections, Sampled, TwoFC, any_extent
+from masklet.parts.box_heads import BoxBranch, BoxPredictor, Detections, Pick, Sampled, Truth, TwoFC, any_extent
 from masklet.parts.frames import Multiple
 from masklet.parts.mask_heads import Targets
 from masklet.parts.norm import FrozenBatchNorm2d, Normalize, Pixels, freeze_batch_norm
@@ -79,11 +79,12 @@ def learn(
 ) -> tuple[dict[str, Tensor], Sampled, dict[str, Tensor]]:
     """The pyramid, the proposals that were sampled with what they should be, and the losses of the two stages."""
     boxes, labels = [t.boxes.to(images) for t in objects], [t.labels.to(images.device) for t in objects]
+    truth = Truth(boxes, labels, [t.size for t in objects])
     pyramid = model.features(images)
     candidates = model.rpn(pyramid, model.frame.covers(images.shape[2], images.shape[3]))
-    proposals = model.rpn.propose(candidates, [t.size for t in objects])
-    sampled = model.box.sample(proposals.each(), boxes, labels)
-    return pyramid, sampled, {**model.rpn.loss(candidates, boxes), **model.box.loss(pyramid, sampled)}
+    proposals = model.rpn.propose(candidates, truth.sizes)
+    sampled, losses = model.box.learn(pyramid, proposals.each(), truth)
+    return pyramid, sampled, {**model.rpn.loss(candidates, boxes), **losses}
 
 
 TRAIN, TEST = Budget(2000, 1000), Budget(1000, 1000)
@@ -195,10 +196,8 @@ def trunk(
         _pooler(fpn, 7, chosen),
         TwoFC(channels, 7, hidden),
         BoxPredictor(hidden, num_classes),
-        chosen.box_beta,
-        chosen.box_enough,
-        threshold,
-        count=max_objects,
+        beta=chosen.box_beta,
+        pick=Pick(chosen.box_enough, threshold, count=max_objects),
     )
     resize = replace(chosen.resize, short=short_side, long=long_side)
     return Trunk(body, fpn, rpn, box, chosen.pixels or body.pixels, resize, chosen)

@@ -15,7 +15,7 @@ from masklet.ops.nms import batched_nms
 from masklet.parts.matching import POSITIVE, Matcher
 from masklet.parts.proposals import Boxes, Enough, Proposals, Sizes, clip_to, survivors
 from masklet.parts.pyramid import PyramidPooler, as_rois
-from masklet.parts.sampling import RandomSampler
+from masklet.parts.sampling import RandomSampler, Sampler
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,15 @@ class Sampled:
         return Sampled(self.rois[keep], self.labels[keep], self.boxes[keep], self.objects[keep], self.num_classes)
 
 
+@dataclass(frozen=True)
+class Truth:
+    """The objects of every image of a batch, as a training step should find them."""
+
+    boxes: Boxes
+    labels: Sequence[Int64[Tensor, " _"]]
+    sizes: Sizes
+
+
 def any_extent(boxes: Float[Tensor, "*n 4"]) -> Bool[Tensor, "*n"]:
     """All boxes (detectron2, mmdet)."""
     return torch.ones_like(boxes[..., 0], dtype=torch.bool)
@@ -70,57 +79,43 @@ class TwoFC(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """From a vector per proposal: logits of the classes and, last, of background; four deltas for every class."""
+    """From a vector per proposal: logits of the classes and, last, of background; four deltas for every class.
 
-    def __init__(self, width: int, num_classes: int) -> None:
+    If `class_agnostic`, four deltas for all of them together.
+    """
+
+    def __init__(self, width: int, num_classes: int, class_agnostic: bool = False) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.classes, self.deltas = nn.Linear(width, num_classes + 1), nn.Linear(width, 4 * num_classes)
+        self.num_classes, self.moves = num_classes, 1 if class_agnostic else num_classes
+        self.classes, self.deltas = nn.Linear(width, num_classes + 1), nn.Linear(width, 4 * self.moves)
         for layer, std in ((self.classes, 0.01), (self.deltas, 0.001)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Float[Tensor, "m d"]) -> tuple[Float[Tensor, "m k1"], Float[Tensor, "m k 4"]]:
-        return self.classes(x), self.deltas(x).view(-1, self.num_classes, 4)
+        return self.classes(x), self.deltas(x).view(-1, self.moves, 4)
 
 
-class BoxBranch(nn.Module):
-    """Proposals become classified boxes.
+def of_class(deltas: Float[Tensor, "m k 4"], labels: Int64[Tensor, " m"]) -> Float[Tensor, "m 4"]:
+    """The deltas of one class for each box, or those of all classes where there are no others."""
+    return deltas[torch.arange(deltas.shape[0], device=deltas.device), labels.clamp(max=deltas.shape[1] - 1)]
 
-    `threshold` is the least score, `overlap` the IoU from which NMS removes a box of the same class, `count` the most
-    objects of an image. `beta` is where the loss of a delta becomes linear (0: at once).
+
+@dataclass(frozen=True)
+class Pick:
+    """The objects among classified boxes: likely ones, once each, the best of every image.
+
+    `enough` says which boxes are large enough, `threshold` is the least score, `overlap` the IoU from which NMS removes
+    a box of the same class, `count` the most objects of an image.
     """
 
-    def __init__(
-        self,
-        pool: PyramidPooler,
-        head: nn.Module,
-        predictor: BoxPredictor,
-        beta: float = 0.0,
-        enough: Enough = any_extent,
-        threshold: float = 0.05,
-        overlap: float = 0.5,
-        count: int = 100,
-    ) -> None:
-        super().__init__()
-        self.pool, self.head, self.predictor = pool, head, predictor
-        self.coder: DeltaCoder = ROI_CODER
-        self.matcher, self.sampler = Matcher(0.5, 0.5), RandomSampler(512, 0.25)
-        self.beta, self.enough = beta, enough
-        self.threshold, self.overlap, self.count = threshold, overlap, count
+    enough: Enough = any_extent
+    threshold: float = 0.05
+    overlap: float = 0.5
+    count: int = 100
 
-    def classify(
-        self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m 5"]
-    ) -> tuple[Float[Tensor, "m k1"], Float[Tensor, "m k 4"]]:
-        """Logits (background last) and deltas of every class."""
-        return self.predictor(self.head(self.pool(pyramid, rois)))
-
-    def forward(self, pyramid: Mapping[str, Tensor], proposals: Proposals, sizes: Sizes) -> Detections:
-        logits, deltas = self.classify(pyramid, as_rois(proposals.boxes.unbind()))
-        b, n, k = *proposals.logits.shape, deltas.shape[1]
-        probs = logits.softmax(1)[:, :-1].view(b, n, k)
-        probs = probs.where(proposals.logits[..., None] > -torch.inf, 0)
-        boxes = self.coder.decode(proposals.boxes[:, :, None], deltas.view(b, n, k, 4))
+    def __call__(self, boxes: Float[Tensor, "b n #k 4"], probs: Float[Tensor, "b n k"], sizes: Sizes) -> Detections:
+        """`boxes` for every class or one for all; what has the probability 0 is no object."""
         real = boxes.isfinite().all(-1) & probs.isfinite()
         boxes = clip_to(boxes.where(real[..., None], 0), sizes)
         probs = probs.where(real & self.enough(boxes) & (probs > self.threshold), 0)
@@ -145,15 +140,61 @@ class BoxBranch(nn.Module):
         best, where = scores.where(chosen, 0).topk(min(self.count, len(scores)))
         return boxes[where], best, where % k
 
+
+HALF = Matcher(0.5, 0.5)  # a proposal is for an object that it overlaps by half (Fast R-CNN)
+
+
+class BoxBranch(nn.Module):
+    """Proposals become classified boxes.
+
+    `coder` and `matcher` say how boxes are written as deltas and which proposals are for an object, `pick` which boxes
+    are objects in the end. `beta` is where the loss of a delta becomes linear (0: at once).
+    """
+
+    def __init__(
+        self,
+        pool: PyramidPooler,
+        head: nn.Module,
+        predictor: BoxPredictor,
+        coder: DeltaCoder = ROI_CODER,
+        matcher: Matcher = HALF,
+        beta: float = 0.0,
+        pick: Pick = Pick(),
+    ) -> None:
+        super().__init__()
+        self.pool, self.head, self.predictor = pool, head, predictor
+        self.coder, self.matcher, self.sampler = coder, matcher, RandomSampler(512, 0.25)
+        self.beta, self.pick = beta, pick
+
+    def classify(
+        self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m 5"]
+    ) -> tuple[Float[Tensor, "m k1"], Float[Tensor, "m k 4"]]:
+        """Logits (background last) and deltas of every class."""
+        return self.predictor(self.head(self.pool(pyramid, rois)))
+
+    def forward(self, pyramid: Mapping[str, Tensor], proposals: Proposals, sizes: Sizes) -> Detections:
+        logits, deltas = self.classify(pyramid, as_rois(proposals.boxes.unbind()))
+        b, n = proposals.logits.shape
+        probs = logits.softmax(1)[:, :-1].unflatten(0, (b, n))
+        probs = probs.where(proposals.logits[..., None] > -torch.inf, 0)
+        boxes = self.coder.decode(proposals.boxes[:, :, None], deltas.unflatten(0, (b, n)))
+        return self.pick(boxes, probs, sizes)
+
     @torch.no_grad()
     def sample(self, proposals: Boxes, objects: Boxes, labels: Sequence[Int64[Tensor, " _"]]) -> Sampled:
         """A mix of proposals of objects and of background; the objects' own boxes are proposals too."""
+        together = [torch.cat(pair) for pair in zip(proposals, objects, strict=True)]
+        return self.assign(together, objects, labels, self.sampler)
+
+    def assign(
+        self, proposals: Boxes, objects: Boxes, labels: Sequence[Int64[Tensor, " _"]], sampler: Sampler
+    ) -> Sampled:
+        """What the proposals that `sampler` chooses should become."""
         images = []
         for own, boxes, kinds in zip(proposals, objects, labels, strict=True):
-            all_boxes = torch.cat([own, boxes])
-            which, kind = self.matcher(all_boxes, boxes)
-            chosen = torch.cat(self.sampler(kind))
-            rois, which, positive = all_boxes[chosen], which[chosen], kind[chosen] == POSITIVE
+            which, kind = self.matcher(own, boxes)
+            chosen = torch.cat(sampler(kind))
+            rois, which, positive = own[chosen], which[chosen], kind[chosen] == POSITIVE
             label = torch.full_like(which, self.predictor.num_classes)
             label[positive] = kinds[which[positive]]
             target = rois.clone()
@@ -163,11 +204,22 @@ class BoxBranch(nn.Module):
         label, target, which = map(torch.cat, parts[1:])
         return Sampled(as_rois(parts[0]), label, target, which, self.predictor.num_classes)
 
+    def learn(self, pyramid: Mapping[str, Tensor], proposals: Boxes, truth: Truth) -> tuple[Sampled, dict[str, Tensor]]:
+        """The proposals that were sampled with what they should be, and the losses on them."""
+        sampled = self.sample(proposals, truth.boxes, truth.labels)
+        return sampled, self.loss(pyramid, sampled)
+
     def loss(self, pyramid: Mapping[str, Tensor], sampled: Sampled) -> dict[str, Tensor]:
         """What the proposals are (`class`), and how far the boxes of objects are (`box`), divided by all proposals."""
-        logits, deltas = self.classify(pyramid, sampled.rois)
-        positive = (sampled.labels < self.predictor.num_classes).nonzero()[:, 0]
+        return self.losses(*self.classify(pyramid, sampled.rois), sampled)
+
+    def losses(
+        self, logits: Float[Tensor, "m k1"], deltas: Float[Tensor, "m k 4"], sampled: Sampled
+    ) -> dict[str, Tensor]:
+        """`loss` of what was said about the sampled proposals."""
+        count, positive = max(len(sampled.labels), 1), (sampled.labels < self.predictor.num_classes).nonzero()[:, 0]
         aims = self.coder.encode(sampled.rois[positive, 1:], sampled.boxes[positive])
-        moves = deltas[positive, sampled.labels[positive]]
+        moves = of_class(deltas[positive], sampled.labels[positive])
+        kind = F.cross_entropy(logits, sampled.labels, reduction="sum")
         place = F.smooth_l1_loss(moves, aims, reduction="sum", beta=self.beta)
-        return {"class": F.cross_entropy(logits, sampled.labels), "box": place / len(sampled.labels)}
+        return {"class": kind / count, "box": place / count}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,14 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from masklet.parts.matching import NEGATIVE, POSITIVE
+
+Sampler = Callable[[Int64[Tensor, " n"]], tuple[Int64[Tensor, " p"], Int64[Tensor, " q"]]]  # as `RandomSampler`
+
+
+def everything(labels: Int64[Tensor, " n"]) -> tuple[Int64[Tensor, " p"], Int64[Tensor, " q"]]:
+    """Where all positives and all negatives are."""
+    positive, negative = ((labels == kind).nonzero()[:, 0] for kind in (POSITIVE, NEGATIVE))
+    return positive, negative
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,7 @@ class RandomSampler:
         self, labels: Int64[Tensor, " n"], generator: torch.Generator | None = None
     ) -> tuple[Int64[Tensor, " p"], Int64[Tensor, " q"]]:
         """Where the chosen positives and the chosen negatives are."""
-        positive, negative = ((labels == kind).nonzero()[:, 0] for kind in (POSITIVE, NEGATIVE))
+        positive, negative = everything(labels)
         some = _draw(positive, int(self.count * self.positives), generator)
         return some, _draw(negative, self.count - len(some), generator)
 
