@@ -67,6 +67,16 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(input)
 
 
+class LayerNorm2d(nn.LayerNorm):
+    """Layer norm over the channels of every pixel of a map."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__(channels, eps)
+
+    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm whose four tensors are constants: for fine-tuning with a few images per step."""
 

@@ -1,0 +1,91 @@
+"""What a person points at, as vectors: clicks and corners of boxes, and rough masks (SAM, Kirillov et al., 2023)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from masklet.parts.norm import LayerNorm2d
+
+PADDING, NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3  # what a point is
+
+
+class FourierPositions(nn.Module):
+    """Sines and cosines of random frequencies (Tancik et al., 2020): a vector for any place in a picture.
+
+    `scale` is the standard deviation of the frequencies; they are drawn once and never trained.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, channels: int = 256, scale: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", scale * torch.randn(2, channels // 2))
+
+    def forward(self, places: Float[Tensor, "*shape 2"]) -> Float[Tensor, "*shape c"]:
+        """Vectors of places (x y), 0..1 over the picture."""
+        angle = 2 * math.pi * ((2 * places - 1) @ self.frequencies)
+        return torch.cat([angle.sin(), angle.cos()], -1)
+
+    def grid(self, height: int, width: int) -> Float[Tensor, "c h w"]:
+        """Vectors of the centres of the cells of a map."""
+        device = self.frequencies.device
+        x, y = ((torch.arange(n, device=device, dtype=self.frequencies.dtype) + 0.5) / n for n in (width, height))
+        places = torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], -1)
+        return self(places).permute(2, 0, 1).contiguous()
+
+
+class PromptEncoder(nn.Module):
+    """Points become one vector each, rough masks a map that is added to the image.
+
+    A vector says where the point is and what it is: not this (0), this (1), the top left (2) or the bottom right (3)
+    corner of a box. Points with the label -1 are padding: they say that nothing is there, which the published models
+    were trained to see.
+    """
+
+    def __init__(self, channels: int = 256, mask_channels: int = 16, scale: float = 1.0) -> None:
+        super().__init__()
+        self.positions = FourierPositions(channels, scale)
+        self.kinds = nn.Parameter(torch.randn(4, channels))
+        self.padding = nn.Parameter(torch.randn(1, channels))
+        self.no_mask = nn.Parameter(torch.randn(1, channels))
+        quarter = mask_channels // 4
+        self.masks = nn.Sequential(
+            nn.Conv2d(1, quarter, 2, 2),
+            LayerNorm2d(quarter),
+            nn.GELU(),
+            nn.Conv2d(quarter, mask_channels, 2, 2),
+            LayerNorm2d(mask_channels),
+            nn.GELU(),
+            nn.Conv2d(mask_channels, channels, 1),
+        )
+
+    def forward(
+        self, points: Float[Tensor, "n p 2"], labels: Int64[Tensor, "n p"], size: tuple[int, int]
+    ) -> Float[Tensor, "n p c"]:
+        """One vector per point of each prompt; x y are pixels of the network's input, which has this `size`.
+
+        Half a pixel is added, as the published models do: 0 is the first pixel, and its centre is meant.
+        """
+        places = (points + 0.5) / points.new_tensor([size[1], size[0]])
+        padding = (labels == PADDING)[..., None]
+        where = self.positions(places.to(self.kinds.dtype)).masked_fill(padding, 0.0)
+        return where + torch.where(padding, self.padding, self.kinds[labels.clamp(min=0)])
+
+    def dense(
+        self, masks: Float[Tensor, "n 1 h4 w4"] | None, size: tuple[int, int]
+    ) -> Float[Tensor, "n c h w"] | Float[Tensor, "1 c 1 1"]:
+        """What rough masks add to a feature map of this `size`: their logits on a grid four times as fine.
+
+        Without masks it is one vector that is the same everywhere.
+        """
+        if masks is None:
+            return self.no_mask[..., None, None]
+        fine = (4 * size[0], 4 * size[1])
+        if tuple(masks.shape[-2:]) != fine:
+            masks = F.interpolate(masks, fine, mode="bilinear", antialias=True)
+        return self.masks(masks)
