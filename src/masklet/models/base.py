@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +24,42 @@ from masklet.parts.keypoint_heads import decode_points
 from masklet.parts.precision import arranged
 from masklet.structures import Classes, Instances, Masks, SemanticMap
 from masklet.structures.errors import UserError
+
+Made = TypeVar("Made")
+
+
+def extends(base: Callable[..., Any]) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
+    """A builder that takes what `base` takes as `**common`, and says so in its signature.
+
+    Arguments of both keep the place that they have in `base` and the default that the builder gives; its own come
+    last. `common` holds them all, those that were not given too.
+
+    >>> def box(width=1, height=1, depth=1): return width * height * depth
+    >>> @extends(box)
+    ... def cuboids(count, height=2, **common): return count * box(height=height, **common)
+    >>> inspect.signature(cuboids)
+    <Signature (width=1, height=2, depth=1, *, count)>
+    >>> cuboids(5, count=10)
+    100
+    """
+
+    def decorate(make: Callable[..., Made]) -> Callable[..., Made]:
+        own, theirs = inspect.signature(make), inspect.signature(base).parameters
+        named = {key: p for key, p in own.parameters.items() if p.kind is not p.VAR_KEYWORD}
+        first = [named[key].replace(kind=p.kind) if key in named else p for key, p in theirs.items()]
+        last = [p.replace(kind=p.KEYWORD_ONLY) for key, p in named.items() if key not in theirs]
+        joined = own.replace(parameters=[*first, *last])
+
+        @wraps(make)
+        def builder(*args: Any, **choices: Any) -> Made:
+            taken = joined.bind(*args, **choices)
+            taken.apply_defaults()
+            return make(**taken.arguments)
+
+        builder.__signature__ = joined  # type: ignore[attr-defined]
+        return builder
+
+    return decorate
 
 
 class SemanticModel(Protocol):

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from masklet.models import unknown
-from masklet.models.base import ShorterSide, objects_of, predict_instances
+from masklet.models.base import ShorterSide, extends, objects_of, predict_instances
 from masklet.ops import mask_targets
 from masklet.ops.boxes import at_least
 from masklet.ops.paste import Placement, continuous, whole_pixels
@@ -157,21 +157,28 @@ class Trunk:
 
 
 def trunk(
-    num_classes: int,
-    backbone: str,
-    weights: str | None,
-    style: str,
-    norm: str,
-    norm_eps: float,
-    short_side: int,
-    long_side: int,
-    anchor_sizes: Sequence[int | float],
-    channels: int,
-    hidden: int,
-    threshold: float,
-    max_objects: int,
+    num_classes: int = 80,
+    backbone: str = "resnet50",
+    weights: str | None = None,
+    style: str = "masklet",
+    norm: str = "frozen",
+    norm_eps: float = 1e-5,
+    short_side: int = 800,
+    long_side: int = 1333,
+    anchor_sizes: Sequence[int | float] = (32, 64, 128, 256, 512),
+    channels: int = 256,
+    hidden: int = 1024,
+    threshold: float = 0.05,
+    max_objects: int = 100,
 ) -> Trunk:
-    """Backbone, pyramid, proposals and boxes of Faster R-CNN and what is built on it; arguments as `faster_rcnn`'s."""
+    """Backbone, pyramid, proposals and boxes of Faster R-CNN and what is built on it.
+
+    `backbone` is any with maps c2 to c5. `style` says which code base's conventions hold: "masklet", "torchvision" or
+    "detectron2". `norm` is "frozen" (batch norm as it comes with the weights, eps `norm_eps`), or "batch" or "group" to
+    train from nothing. Predicting resizes to `short_side`, but the longer one to `long_side` at most; 0 leaves images
+    as they are. `anchor_sizes` of the five levels, `channels` of the pyramid, `hidden` units of the box head. Objects
+    with a score up to `threshold` are dropped, and all but `max_objects`.
+    """
     if style not in STYLES:
         raise unknown("style", style, STYLES)
     chosen = STYLES[style]
@@ -218,41 +225,8 @@ def _body(backbone: str, weights: str | None, style: Style, norm: str, norm_eps:
     return body
 
 
-def faster_rcnn(
-    num_classes: int = 80,
-    backbone: str = "resnet50",
-    weights: str | None = None,
-    style: str = "masklet",
-    norm: str = "frozen",
-    norm_eps: float = 1e-5,
-    short_side: int = 800,
-    long_side: int = 1333,
-    anchor_sizes: Sequence[int | float] = (32, 64, 128, 256, 512),
-    channels: int = 256,
-    hidden: int = 1024,
-    threshold: float = 0.05,
-    max_objects: int = 100,
-) -> FasterRCNN:
-    """Faster R-CNN on FPN, in the `style` of "masklet", "torchvision" or "detectron2".
-
-    `norm` is "frozen" (batch norm as it comes with the weights, eps `norm_eps`), or "batch" or "group" to train from
-    nothing. Predicting resizes to `short_side`, but the longer one to `long_side` at most; 0 leaves images as they
-    are. `anchor_sizes` of the five levels, `channels` of the pyramid, `hidden` units of the box head. Objects with a
-    score up to `threshold` are dropped, and all but `max_objects`.
-    """
-    common = trunk(
-        num_classes,
-        backbone,
-        weights,
-        style,
-        norm,
-        norm_eps,
-        short_side,
-        long_side,
-        anchor_sizes,
-        channels,
-        hidden,
-        threshold,
-        max_objects,
-    )
-    return FasterRCNN(common.backbone, common.fpn, common.rpn, common.box, common.pixels, common.resize)
+@extends(trunk)
+def faster_rcnn(**common: Any) -> FasterRCNN:
+    """Faster R-CNN on FPN; arguments as `trunk`'s."""
+    base = trunk(**common)
+    return FasterRCNN(base.backbone, base.fpn, base.rpn, base.box, base.pixels, base.resize)

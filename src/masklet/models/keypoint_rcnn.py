@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from masklet.models.base import ShorterSide, objects_of, predict_instances
+from masklet.models.base import ShorterSide, extends, objects_of, predict_instances
 from masklet.models.faster_rcnn import find, learn, trunk
 from masklet.parts.box_heads import BoxBranch
 from masklet.parts.frames import Multiple
@@ -66,42 +66,15 @@ class KeypointRCNN(nn.Module):
         return predict_instances(self, images)
 
 
+@extends(trunk)
 def keypoint_rcnn(
-    num_classes: int = 1,
-    num_keypoints: int = 17,
-    backbone: str = "resnet50",
-    weights: str | None = None,
-    style: str = "masklet",
-    norm: str = "frozen",
-    norm_eps: float = 1e-5,
-    short_side: int = 800,
-    long_side: int = 1333,
-    anchor_sizes: Sequence[int | float] = (32, 64, 128, 256, 512),
-    channels: int = 256,
-    hidden: int = 1024,
-    keypoint_channels: int = 512,
-    threshold: float = 0.05,
-    max_objects: int = 100,
+    num_classes: int = 1, num_keypoints: int = 17, keypoint_channels: int = 512, **common: Any
 ) -> KeypointRCNN:
     """Keypoint R-CNN on FPN: `num_keypoints` points of every object, people's joints by default.
 
-    In the `style` of "masklet", "torchvision" or "detectron2_keypoints"; `keypoint_channels` of the keypoint head. The
-    rest is as in `faster_rcnn`.
+    Style "detectron2_keypoints" is that of detectron2's people; `keypoint_channels` of the keypoint head. The rest is
+    as in `faster_rcnn.trunk`.
     """
-    common = trunk(
-        num_classes,
-        backbone,
-        weights,
-        style,
-        norm,
-        norm_eps,
-        short_side,
-        long_side,
-        anchor_sizes,
-        channels,
-        hidden,
-        threshold,
-        max_objects,
-    )
-    keypoint = KeypointBranch(common.pooler(14), KeypointHead(channels, num_keypoints, keypoint_channels))
-    return KeypointRCNN(common.backbone, common.fpn, common.rpn, common.box, keypoint, common.pixels, common.resize)
+    base = trunk(num_classes, **common)
+    keypoint = KeypointBranch(base.pooler(14), KeypointHead(base.fpn.channels, num_keypoints, keypoint_channels))
+    return KeypointRCNN(base.backbone, base.fpn, base.rpn, base.box, keypoint, base.pixels, base.resize)

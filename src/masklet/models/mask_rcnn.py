@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from masklet.models.base import ShorterSide, objects_of, predict_instances
+from masklet.models.base import ShorterSide, extends, objects_of, predict_instances
 from masklet.models.faster_rcnn import find, learn, trunk
 from masklet.ops.paste import Placement
 from masklet.parts.box_heads import BoxBranch
@@ -68,52 +68,14 @@ class MaskRCNN(nn.Module):
         return predict_instances(self, images)
 
 
-def mask_rcnn(
-    num_classes: int = 80,
-    backbone: str = "resnet50",
-    weights: str | None = None,
-    style: str = "masklet",
-    norm: str = "frozen",
-    norm_eps: float = 1e-5,
-    short_side: int = 800,
-    long_side: int = 1333,
-    anchor_sizes: Sequence[int | float] = (32, 64, 128, 256, 512),
-    channels: int = 256,
-    hidden: int = 1024,
-    mask_channels: int = 256,
-    class_agnostic: bool = False,
-    threshold: float = 0.05,
-    max_objects: int = 100,
-) -> MaskRCNN:
-    """Mask R-CNN on FPN, in the `style` of "masklet", "torchvision" or "detectron2".
+@extends(trunk)
+def mask_rcnn(mask_channels: int = 256, class_agnostic: bool = False, **common: Any) -> MaskRCNN:
+    """Mask R-CNN on FPN.
 
     `mask_channels` of the mask head, which is one map for all classes if `class_agnostic`. The rest is as in
-    `faster_rcnn`.
+    `faster_rcnn.trunk`.
     """
-    common = trunk(
-        num_classes,
-        backbone,
-        weights,
-        style,
-        norm,
-        norm_eps,
-        short_side,
-        long_side,
-        anchor_sizes,
-        channels,
-        hidden,
-        threshold,
-        max_objects,
-    )
-    head = FCNMaskHead(channels, 1 if class_agnostic else num_classes, mask_channels)
-    mask = MaskBranch(common.pooler(14), head, common.style.mask_targets)
-    return MaskRCNN(
-        common.backbone,
-        common.fpn,
-        common.rpn,
-        common.box,
-        mask,
-        common.pixels,
-        common.resize,
-        common.style.placement,
-    )
+    base = trunk(**common)
+    head = FCNMaskHead(base.fpn.channels, 1 if class_agnostic else common["num_classes"], mask_channels)
+    mask = MaskBranch(base.pooler(14), head, base.style.mask_targets)
+    return MaskRCNN(base.backbone, base.fpn, base.rpn, base.box, mask, base.pixels, base.resize, base.style.placement)
