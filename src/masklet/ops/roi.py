@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torchvision import ops as tv
 
-AT_ONCE = 1 << 24  # sampled values held at a time, where a region takes as many samples as it is large
+AT_ONCE = 1 << 21  # points sampled at a time, where a region takes as many as it is large: some 100 bytes each
 
 Size = int | tuple[int, int]  # height and width of what comes out, or both in one
 
@@ -93,7 +93,7 @@ def roi_warp(
     x = x0 + (torch.arange(w, dtype=rois.dtype, device=rois.device) + 0.5) / w * (x1 - x0)  # n w
     y = y0 + (torch.arange(h, dtype=rois.dtype, device=rois.device) + 0.5) / h * (y1 - y0)  # n h
     x, y = x[:, None].expand(-1, h, -1), y[:, :, None].expand(-1, -1, w)
-    values = _sample(features, rois[:, 0].long(), x.flatten(1), y.flatten(1)).unflatten(2, (h, w))
+    values = _mean_at(features, rois[:, 0].long(), x[..., None], y[..., None])
     return reduce(values, samples) if len(rois) else values.new_zeros(0, values.shape[1], *size)
 
 
@@ -115,62 +115,71 @@ def rotated_roi_align(
     size = _check(rois, 6, size, scale)
     if samples < 0:
         raise ValueError(f"samples is {samples}; give 0 (as many as a bin has cells) or more")
-    n, channels, bins = len(rois), features.shape[1], rois.new_tensor(size)
+    if samples:
+        return _in_frame(features, rois, size, (samples, samples), scale)
     # Rows and columns of samples per bin: regions with equal numbers go together.
-    wanted = (rois[:, [4, 3]].detach() * scale / bins).ceil().clamp(min=1).long()
-    counts, group = (torch.full_like(wanted, samples) if samples else wanted).unique(dim=0, return_inverse=True)
+    wanted = (rois[:, [4, 3]].detach() * scale / rois.new_tensor(size)).ceil().clamp(min=1).long()
+    counts, group = wanted.unique(dim=0, return_inverse=True)
     done, parts = [], []
     for i, (rows, columns) in enumerate(counts.tolist()):
-        points = size[0] * rows * size[1] * columns
-        for index in (group == i).nonzero().flatten().split(max(1, AT_ONCE // (points * channels))):
-            slices = features.split(max(1, AT_ONCE // points), 1)  # of channels: a region may be huge
-            fine = (_in_frame(part, rois[index], (size[0] * rows, size[1] * columns), scale) for part in slices)
+        at_once = max(1, AT_ONCE // (size[0] * rows * size[1] * columns))
+        for index in (group == i).nonzero().flatten().split(at_once):
             done.append(index)
-            parts.append(torch.cat([F.avg_pool2d(f, (rows, columns)) for f in fine], 1))
-    if not n:
-        return features.new_zeros(0, channels, *size)
+            parts.append(_in_frame(features, rois[index], size, (rows, columns), scale))
+    if not parts:
+        return features.new_zeros(0, features.shape[1], *size)
     return torch.cat(parts)[torch.cat(done).argsort()]
 
 
 def _in_frame(
-    features: Float[Tensor, "b c h w"], rois: Float[Tensor, "n 6"], size: tuple[int, int], scale: float
+    features: Float[Tensor, "b c h w"],
+    rois: Float[Tensor, "n 6"],
+    size: tuple[int, int],
+    samples: tuple[int, int],
+    scale: float,
 ) -> Float[Tensor, "n c oh ow"]:
-    """Values on a grid over each rotated box, at the middles of its cells."""
-    h, w = size
-    image, cx, cy, width, height, degrees = rois.unbind(1)
-    angle = degrees.deg2rad()[:, None, None]
-    across = ((torch.arange(w, dtype=rois.dtype, device=rois.device) + 0.5) / w - 0.5) * (width * scale)[:, None, None]
-    down = (torch.arange(h, dtype=rois.dtype, device=rois.device) + 0.5) / h - 0.5
-    down = down[:, None] * (height * scale)[:, None, None]
-    x = (cx * scale - 0.5)[:, None, None] + across * angle.cos() + down * angle.sin()
-    y = (cy * scale - 0.5)[:, None, None] - across * angle.sin() + down * angle.cos()
-    return _sample(features, image.long(), x.flatten(1), y.flatten(1)).unflatten(2, (h, w))
+    """The mean of rows and columns of samples in each bin of a grid over each rotated box."""
+    image, cx, cy, width, height, degrees = (side[:, None, None, None, None] for side in rois.unbind(1))
+    (h, w), (rows, columns), cos, sin = size, samples, degrees.deg2rad().cos(), degrees.deg2rad().sin()
+    down = _middles(h * rows, rois).view(h, 1, rows, 1) * (height * scale)  # n oh 1 rows 1
+    across = _middles(w * columns, rois).view(1, w, 1, columns) * (width * scale)  # n 1 ow 1 columns
+    x, y = cx * scale - 0.5 + across * cos + down * sin, cy * scale - 0.5 - across * sin + down * cos
+    return _mean_at(features, image.flatten().long(), x.flatten(3), y.flatten(3))
 
 
-def _sample(
+def _middles(n: int, like: Tensor) -> Float[Tensor, " n"]:
+    """The middles of n equal parts of -1/2 to 1/2."""
+    return (torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) / n - 0.5
+
+
+def _mean_at(
     features: Float[Tensor, "b c h w"],
     image: Int64[Tensor, " n"],
-    x: Float[Tensor, "n p"],
-    y: Float[Tensor, "n p"],
-) -> Float[Tensor, "n c p"]:
-    """Interpolated values at points, counted from the middle of the first cell; a cell beyond the map they are 0.
+    x: Float[Tensor, "n oh ow s"],
+    y: Float[Tensor, "n oh ow s"],
+) -> Float[Tensor, "n c oh ow"]:
+    """The mean of interpolated values at s points, counted from the middle of the first cell; a cell beyond it is 0.
 
-    Between the outermost middles and there the border goes on, as RoIAlign has it.
+    Between the outermost middles and there the border goes on, as RoIAlign has it. A point is a weighted sum of four
+    cells, so a mean is a bag of 4 s rows of one table: no value is held but the means, there and on the way back.
     """
-    h, w = features.shape[-2:]
-    grid = torch.stack([(2 * x + 1) / w - 1, (2 * y + 1) / h - 1], -1).to(features.dtype)
-    inside = (x >= -1) & (x <= w) & (y >= -1) & (y <= h)
-    done, parts = [], []
-    for i in image.unique().tolist():  # image by image: regions share its features without a copy of them
-        if not 0 <= i < len(features):
-            raise ValueError(f"a region names image {i}, but there are {len(features)}, counted from 0")
-        index = (image == i).nonzero().flatten()
-        found = F.grid_sample(features[i : i + 1], grid[index][None], padding_mode="border", align_corners=False)
-        done.append(index)
-        parts.append(found[0].transpose(0, 1) * inside[index][:, None])
-    if not parts:
-        return features.new_zeros(0, features.shape[1], x.shape[1])
-    return torch.cat(parts)[torch.cat(done).argsort()]
+    (b, c, h, w), (n, oh, ow, s) = features.shape, x.shape
+    if not torch.compiler.is_compiling() and len(bad := image[(image < 0) | (image >= b)]):
+        raise ValueError(f"a region names image {int(bad[0])}, but there are {b}, counted from 0")
+    share = ((x >= -1) & (x <= w) & (y >= -1) & (y <= h)).to(x.dtype) / s
+    x, y = x.clamp(0, w - 1), y.clamp(0, h - 1)
+    left, top = x.detach().floor(), y.detach().floor()
+    right, lower = x - left, y - top
+    columns = (left.long(), (left.long() + 1).clamp(max=w - 1))
+    rows = (top.long() * w, (top.long() + 1).clamp(max=h - 1) * w)
+    first = (image * (h * w))[:, None, None, None]
+    cells = torch.cat([first + row + column for row in rows for column in columns], -1)
+    weights = torch.cat([v * u * share for v in (1 - lower, lower) for u in (1 - right, right)], -1)
+    table = features.permute(0, 2, 3, 1).reshape(-1, c)
+    bags = cells.reshape(-1, 4 * s), weights.reshape(-1, 4 * s).to(table.dtype)
+    return (
+        F.embedding_bag(bags[0], table, mode="sum", per_sample_weights=bags[1]).view(n, oh, ow, c).permute(0, 3, 1, 2)
+    )
 
 
 def _check(rois: Tensor, numbers: int, size: Size, scale: float) -> tuple[int, int]:
