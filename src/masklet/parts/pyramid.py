@@ -11,7 +11,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from masklet.ops.roi import pyramid_level, roi_align
+from masklet.structures.errors import UserError
 
+Reader = Callable[[Mapping[str, Tensor], Tensor], Tensor]  # of boxes from a pyramid, as `PyramidPooler`
 Pool = Callable[[Tensor, Tensor, int, float], Tensor]  # as those of ops.roi, the rest of their arguments fixed
 
 
@@ -42,6 +44,56 @@ class FPN(nn.Module):
             maps[i] = maps[i] + F.interpolate(maps[i + 1], size=maps[i].shape[-2:], mode="nearest")
         maps = [output(x) for output, x in zip(self.outputs, maps, strict=True)]
         return dict(zip(self.strides, [*maps, maps[-1][:, :, ::2, ::2]], strict=True))
+
+
+class LateralPyramid(nn.Module):
+    """Every level of a backbone in `channels` channels by a 1x1 convolution, and nothing after it (SAM 2's neck).
+
+    Only levels named in `enriched` get the level above, enlarged to the nearest pixel: their sum, or their mean if
+    `fuse` is "mean". The deepest level only serves the one below it and is not returned.
+    """
+
+    def __init__(
+        self,
+        channels_in: Mapping[str, int],
+        strides: Mapping[str, int],
+        channels: int = 256,
+        enriched: Sequence[str] = ("c4",),
+        fuse: str = "sum",
+    ) -> None:
+        super().__init__()
+        if fuse not in ("sum", "mean"):
+            raise UserError(f"fuse is {fuse!r}", hint="choose sum or mean")
+        if lost := sorted(set(enriched) - set(list(channels_in)[:-1])):
+            raise UserError(f"level {lost[0]!r} has no level above", hint=f"levels: {', '.join(channels_in)}")
+        self.levels, self.channels, self.enriched = tuple(channels_in), channels, frozenset(enriched)
+        self.strides = {level: strides[level] for level in self.levels[:-1]}
+        self.share = 1.0 if fuse == "sum" else 0.5
+        self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in channels_in.values())
+
+    def forward(self, features: Mapping[str, Tensor], wanted: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Maps of the `wanted` levels (all but the deepest where it is not said)."""
+        wanted = self.levels[:-1] if wanted is None else wanted
+        maps: dict[str, Tensor] = {}
+        above: Tensor | None = None
+        for level, lateral in reversed(list(zip(self.levels, self.laterals, strict=True))):
+            needed = level in wanted or self.levels[max(self.levels.index(level) - 1, 0)] in self.enriched
+            here = lateral(features[level]) if needed else None
+            if here is not None and above is not None and level in self.enriched:
+                here = self.share * (here + F.interpolate(above, size=here.shape[-2:], mode="nearest"))
+            if here is not None and level in wanted:
+                maps[level] = here
+            above = here
+        return maps
+
+    def then(self, features: Mapping[str, Tensor], level: str, conv: nn.Conv2d) -> Float[Tensor, "b k h w"]:
+        """A 1x1 convolution of one level's map. Where nothing is added in between, both become one convolution."""
+        if level in self.enriched:
+            return conv(self.forward(features, (level,))[level])
+        lateral = self.laterals[self.levels.index(level)]
+        weight = conv.weight.flatten(1) @ lateral.weight.flatten(1)
+        bias = conv.weight.flatten(1) @ lateral.bias + conv.bias
+        return F.conv2d(features[level], weight[..., None, None], bias)
 
 
 @dataclass(frozen=True)
