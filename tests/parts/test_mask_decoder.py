@@ -165,7 +165,7 @@ def test_positions_by_hand():
 def test_stability_by_hand():
     logits = torch.tensor([[[-2.0, -0.5], [0.5, 2.0]], [[-9.0, -9.0], [-9.0, -9.0]]])
     assert stability(logits, 1.0).tolist() == pytest.approx([1 / 3, 1.0])
-    three = torch.stack([logits[:1], logits[:1] * 10, logits[:1]], 1)[:, :, 0]
+    three = torch.stack([logits[:1], logits[:1] * 10, logits[:1]], 1)
     ious = torch.tensor([[0.9, 0.2, 0.1]])
     assert steady(three, ious, offset=1.0).tolist() == [1]  # the first is unstable: the best of the others
     assert steady(three.flip(1)[:, [1, 0, 2]], ious, offset=1.0).tolist() == [0]
