@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from masklet.models import unknown
 from masklet.models.base import ShorterSide, extends, objects_of, predict_instances
 from masklet.ops import mask_targets
-from masklet.ops.boxes import at_least
+from masklet.ops.boxes import ROI_CODER, DeltaCoder, at_least
 from masklet.ops.paste import Placement, continuous, whole_pixels
 from masklet.ops.roi import roi_align
 from masklet.parts.anchors import Anchors, Cells, Step, by_share, by_stride, rounded, size_major
 from masklet.parts.backbones import build_backbone, supported
-from masklet.parts.box_heads import BoxBranch, BoxPredictor, Detections, Pick, Sampled, Truth, TwoFC, any_extent
+from masklet.parts.box_heads import HALF, BoxBranch, BoxPredictor, Detections, Pick, Sampled, Truth, TwoFC, any_extent
 from masklet.parts.frames import Multiple
 from masklet.parts.mask_heads import Targets
+from masklet.parts.matching import Matcher
 from masklet.parts.norm import FrozenBatchNorm2d, Normalize, Pixels, freeze_batch_norm
 from masklet.parts.proposals import RPN, Budget, Enough, RPNHead, of_asked, of_sampled, some_extent
-from masklet.parts.pyramid import FPN, Pool, PyramidPooler
+from masklet.parts.pyramid import FPN, Pool, PyramidPooler, Reader
 from masklet.structures import Classes, Instances
 from masklet.structures.errors import UserError
 
@@ -146,14 +147,39 @@ class Trunk:
     backbone: nn.Module
     fpn: FPN
     rpn: RPN
-    box: BoxBranch
     pixels: Pixels
     resize: ShorterSide
     style: Style
+    num_classes: int
+    hidden: int
+    pick: Pick
 
     def pooler(self, size: int) -> PyramidPooler:
         """Reads boxes as `size` x `size` cells, from every level but the one on top."""
-        return _pooler(self.fpn, size, self.style)
+        return PyramidPooler({p: s for p, s in self.fpn.strides.items() if p != self.fpn.top}, size, self.style.pool)
+
+    @cached_property
+    def box(self) -> BoxBranch:
+        """The second stage of Faster R-CNN."""
+        return self.branch()
+
+    def branch(
+        self,
+        class_agnostic: bool = False,
+        coder: DeltaCoder = ROI_CODER,
+        matcher: Matcher = HALF,
+        pool: Reader | None = None,
+    ) -> BoxBranch:
+        """A second stage of its own; `pool` reads boxes as 7x7 cells."""
+        return BoxBranch(
+            pool or self.pooler(7),
+            TwoFC(self.fpn.channels, 7, self.hidden),
+            BoxPredictor(self.hidden, self.num_classes, class_agnostic),
+            coder,
+            matcher,
+            self.style.box_beta,
+            self.pick,
+        )
 
 
 def trunk(
@@ -171,7 +197,7 @@ def trunk(
     threshold: float = 0.05,
     max_objects: int = 100,
 ) -> Trunk:
-    """Backbone, pyramid, proposals and boxes of Faster R-CNN and what is built on it.
+    """Backbone, pyramid and proposals of Faster R-CNN and what is built on it, and what its second stage needs.
 
     `backbone` is any with maps c2 to c5. `style` says which code base's conventions hold: "masklet", "torchvision" or
     "detectron2". `norm` is "frozen" (batch norm as it comes with the weights, eps `norm_eps`), or "batch" or "group" to
@@ -199,19 +225,9 @@ def trunk(
         chosen.rpn_divisor,
         chosen.proposal_enough,
     )
-    box = BoxBranch(
-        _pooler(fpn, 7, chosen),
-        TwoFC(channels, 7, hidden),
-        BoxPredictor(hidden, num_classes),
-        beta=chosen.box_beta,
-        pick=Pick(chosen.box_enough, threshold, count=max_objects),
-    )
+    pick = Pick(chosen.box_enough, threshold, count=max_objects)
     resize = replace(chosen.resize, short=short_side, long=long_side)
-    return Trunk(body, fpn, rpn, box, chosen.pixels or body.pixels, resize, chosen)
-
-
-def _pooler(fpn: FPN, size: int, style: Style) -> PyramidPooler:
-    return PyramidPooler({p: s for p, s in fpn.strides.items() if p != fpn.top}, size, style.pool)
+    return Trunk(body, fpn, rpn, chosen.pixels or body.pixels, resize, chosen, num_classes, hidden, pick)
 
 
 def _body(backbone: str, weights: str | None, style: Style, norm: str, norm_eps: float) -> Any:

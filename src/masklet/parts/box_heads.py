@@ -14,7 +14,7 @@ from masklet.ops.boxes import ROI_CODER, DeltaCoder
 from masklet.ops.nms import batched_nms
 from masklet.parts.matching import POSITIVE, Matcher
 from masklet.parts.proposals import Boxes, Enough, Proposals, Sizes, clip_to, survivors
-from masklet.parts.pyramid import PyramidPooler, as_rois
+from masklet.parts.pyramid import Reader, as_rois
 from masklet.parts.sampling import RandomSampler, Sampler
 
 
@@ -153,7 +153,7 @@ class BoxBranch(nn.Module):
 
     def __init__(
         self,
-        pool: PyramidPooler,
+        pool: Reader,
         head: nn.Module,
         predictor: BoxPredictor,
         coder: DeltaCoder = ROI_CODER,

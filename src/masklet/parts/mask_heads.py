@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from masklet.ops import mask_targets
 from masklet.parts.box_heads import Sampled
-from masklet.parts.pyramid import PyramidPooler
+from masklet.parts.pyramid import Reader
 from masklet.structures import Masks
 
 Targets = Callable[[Tensor, Tensor, int], Tensor]  # as `ops.mask_targets.BitmapTargets`
@@ -39,10 +39,17 @@ class FCNMaskHead(nn.Module):
         return self.predictor(self.up(x).relu())
 
 
+def map_of(labels: Int64[Tensor, " m"], maps: Float[Tensor, "m k *cells"]) -> Float[Tensor, "m *cells"]:
+    """The map of the class of each box, or the only one where a head knows no classes."""
+    if maps.shape[1] == 1:
+        return maps[:, 0]
+    return maps.gather(1, labels.view(-1, *[1] * (maps.ndim - 1)).expand(-1, 1, *maps.shape[2:]))[:, 0]
+
+
 class MaskBranch(nn.Module):
     """Masks of boxes, as probabilities on a small grid over each box; `targets` makes the grid of a true mask."""
 
-    def __init__(self, pool: PyramidPooler, head: nn.Module, targets: Targets = mask_targets.DETECTRON2) -> None:
+    def __init__(self, pool: Reader, head: nn.Module, targets: Targets = mask_targets.DETECTRON2) -> None:
         super().__init__()
         self.pool, self.head, self.targets = pool, head, targets
 
@@ -50,10 +57,7 @@ class MaskBranch(nn.Module):
         self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m 5"], labels: Int64[Tensor, " m"]
     ) -> Float[Tensor, "m t t"]:
         """The map of the class of each box; a head with one map knows no classes."""
-        maps = self.head(self.pool(pyramid, rois))
-        if maps.shape[1] == 1:
-            return maps[:, 0]
-        return maps.gather(1, labels[:, None, None, None].expand(-1, 1, *maps.shape[2:]))[:, 0]
+        return map_of(labels, self.head(self.pool(pyramid, rois)))
 
     def forward(
         self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m 5"], labels: Int64[Tensor, " m"]
@@ -63,18 +67,32 @@ class MaskBranch(nn.Module):
     def loss(self, pyramid: Mapping[str, Tensor], positives: Sampled, masks: Sequence[Masks]) -> dict[str, Tensor]:
         """Binary cross entropy of the map of the right class, averaged over the cells of all boxes of objects."""
         logits = self.logits(pyramid, positives.rois, positives.labels)
-        targets = self.aims(positives, masks, logits.shape[-1])
-        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
-        return {"mask": loss / max(logits.numel(), 1)}
+        return {"mask": mean_bce(logits, self.aims(positives, masks, logits.shape[-1]))}
 
-    @torch.no_grad()
     def aims(self, positives: Sampled, masks: Sequence[Masks], size: int) -> Float[Tensor, "m size size"]:
         """The true mask of the object of each box, seen through the box."""
-        out = []
-        for i, own in enumerate(masks):
-            here = positives.rois[:, 0] == i
-            objects, index = positives.objects[here].unique(return_inverse=True)
-            dense = own[objects.cpu()].dense().to(positives.rois.device)  # only objects that a box is for
-            rois = torch.cat([index[:, None].to(positives.rois), positives.rois[here, 1:]], 1)
-            out.append(self.targets(dense, rois, size))
-        return torch.cat(out)
+        return through_boxes(positives, masks, lambda dense, rois, here: self.targets(dense, rois, size))
+
+
+def mean_bce(logits: Float[Tensor, "m *cells"], targets: Float[Tensor, "m *cells"]) -> Float[Tensor, ""]:
+    """Binary cross entropy, averaged over the cells of all boxes; 0 where there are none."""
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / max(logits.numel(), 1)
+
+
+Look = Callable[[Bool[Tensor, "g h w"], Float[Tensor, "_ 5"], Bool[Tensor, " m"]], Tensor]
+
+
+@torch.no_grad()
+def through_boxes(positives: Sampled, masks: Sequence[Masks], look: Look) -> Float[Tensor, "m *size"]:
+    """What `look` sees of the true mask of the object of each box, image by image.
+
+    It gets bitmaps of an image, a row for each box (number of its bitmap, x0 y0 x1 y1), and which of all boxes they are.
+    """
+    out = []
+    for i, own in enumerate(masks):
+        here = positives.rois[:, 0] == i
+        objects, index = positives.objects[here].unique(return_inverse=True)
+        dense = own[objects.cpu()].dense().to(positives.rois.device)  # only objects that a box is for
+        rois = torch.cat([index[:, None].to(positives.rois), positives.rois[here, 1:]], 1)
+        out.append(look(dense, rois, here))
+    return torch.cat(out)

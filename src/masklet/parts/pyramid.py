@@ -74,17 +74,18 @@ class LateralPyramid(nn.Module):
     def forward(self, features: Mapping[str, Tensor], wanted: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Maps of the `wanted` levels (all but the deepest where it is not said)."""
         wanted = self.levels[:-1] if wanted is None else wanted
+        needed = set(wanted)
+        for level, deeper in zip(self.levels, self.levels[1:], strict=False):
+            needed |= {deeper} if level in needed & self.enriched else set()
         maps: dict[str, Tensor] = {}
-        above: Tensor | None = None
-        for level, lateral in reversed(list(zip(self.levels, self.laterals, strict=True))):
-            needed = level in wanted or self.levels[max(self.levels.index(level) - 1, 0)] in self.enriched
-            here = lateral(features[level]) if needed else None
-            if here is not None and above is not None and level in self.enriched:
-                here = self.share * (here + F.interpolate(above, size=here.shape[-2:], mode="nearest"))
-            if here is not None and level in wanted:
-                maps[level] = here
-            above = here
-        return maps
+        for i, (level, lateral) in reversed(list(enumerate(zip(self.levels, self.laterals, strict=True)))):
+            if level in needed:
+                maps[level] = lateral(features[level])
+                if level in self.enriched:
+                    above = maps[self.levels[i + 1]]
+                    above = F.interpolate(above, size=maps[level].shape[-2:], mode="nearest")
+                    maps[level] = self.share * (maps[level] + above)
+        return {level: maps[level] for level in wanted}
 
     def then(self, features: Mapping[str, Tensor], level: str, conv: nn.Conv2d) -> Float[Tensor, "b k h w"]:
         """A 1x1 convolution of one level's map. Where nothing is added in between, both become one convolution."""
