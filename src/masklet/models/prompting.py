@@ -19,12 +19,13 @@ from masklet.structures.errors import UserError
 class Embedding:
     """What the image encoder has made of b images of one size: enough to answer any number of prompts.
 
-    `skips` are finer maps for the mask decoder, where it takes some. The network saw the image resized to `covered`
+    `skips` are finer maps for the mask decoder, where it takes some, `positions` the vectors of the cells. The network saw the image resized to `covered`
     in the top left corner of an input of `input_size`; `size` is the image's own. All are height and width in pixels.
     """
 
     features: Float[Tensor, "b c h w"]
     skips: tuple[Tensor, ...]
+    positions: Float[Tensor, "c h w"]
     size: tuple[int, int]
     covered: tuple[int, int]
     input_size: tuple[int, int]
