@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,21 +20,22 @@ class Matcher:
 
     With `rescue`, the boxes that overlap an object most are positive however little that is; each keeps the object
     that it overlaps most itself (Ren et al., 2015, sec. 3.1.2; detectron2 `Matcher`). An object that no box touches
-    rescues none.
+    rescues none. `iou` compares each with each: boxes may be rotated.
     """
 
     low: float
     high: float
     rescue: bool = False
+    iou: Callable[[Tensor, Tensor], Tensor] = pairwise_iou
 
     def __call__(
-        self, boxes: Float[Tensor, "n 4"], objects: Float[Tensor, "g 4"]
+        self, boxes: Float[Tensor, "n d"], objects: Float[Tensor, "g d"]
     ) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
         """For each box the number of its object, and whether it is POSITIVE, NEGATIVE or IGNORED."""
         if not len(objects):
             nothing = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
             return nothing, nothing.clone()
-        overlap = pairwise_iou(objects, boxes)  # g n
+        overlap = self.iou(objects, boxes)  # g n
         best, which = overlap.max(0)
         labels = torch.full_like(which, IGNORED)
         labels[best < self.low] = NEGATIVE

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from masklet.ops.boxes import RPN_CODER, DeltaCoder, larger_than
+from masklet.ops.boxes import RPN_CODER, larger_than, pairwise_iou
 from masklet.ops.nms import nms
-from masklet.parts.anchors import Anchors
+from masklet.parts.anchors import Grid
 from masklet.parts.matching import Matcher
 from masklet.parts.sampling import RandomSampler
 
 Sizes = Sequence[tuple[int, int]]  # height and width of every image of a batch, without its padding
-Boxes = Sequence[Float[Tensor, "_ 4"]]  # the objects of every image of a batch
+Boxes = Sequence[Float[Tensor, "_ d"]]  # the objects of every image of a batch
 Enough = Callable[[Tensor], Bool[Tensor, "*n"]]  # which boxes are large enough
 
 
@@ -31,19 +32,19 @@ def clip_to(boxes: Float[Tensor, "b *n 4"], sizes: Sizes) -> Float[Tensor, "b *n
 class Candidates:
     """What an RPN says about every anchor of a batch: whether an object is there, and where its box should go."""
 
-    anchors: tuple[Float[Tensor, "_ 4"], ...]  # of every level
+    anchors: tuple[Float[Tensor, "_ d"], ...]  # of every level
     logits: tuple[Float[Tensor, "b _"], ...]
-    deltas: tuple[Float[Tensor, "b _ 4"], ...]
+    deltas: tuple[Float[Tensor, "b _ d"], ...]
 
 
 @dataclass(frozen=True)
 class Proposals:
     """Boxes of every image, most likely first. Every image has as many places; unused ones have the logit -inf."""
 
-    boxes: Float[Tensor, "b n 4"]
+    boxes: Float[Tensor, "b n d"]
     logits: Float[Tensor, "b n"]
 
-    def each(self) -> list[Float[Tensor, "_ 4"]]:
+    def each(self) -> list[Float[Tensor, "_ d"]]:
         """The proposals of each image."""
         return [boxes[logits > -torch.inf] for boxes, logits in zip(self.boxes, self.logits, strict=True)]
 
@@ -69,24 +70,49 @@ def survivors(boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], overlap:
     return boxes.new_zeros(boxes.shape[0] + 2, dtype=torch.bool).index_fill(0, kept, True)[:-2]
 
 
+@runtime_checkable
+class Coder(Protocol):
+    """Boxes as deltas from other boxes, and back: `ops.boxes.DeltaCoder`, `ops.rotated.RotatedDeltaCoder`."""
+
+    def encode(self, boxes: Float[Tensor, "*#n d"], targets: Float[Tensor, "*#n d"]) -> Float[Tensor, "*n d"]: ...
+    def decode(self, boxes: Float[Tensor, "*#n d"], deltas: Float[Tensor, "*#n d"]) -> Float[Tensor, "*n d"]: ...
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What proposals need to know about their boxes: four numbers for upright ones, five for rotated ones.
+
+    `overlap` compares each with each, `inside` limits boxes to their images, `survivors` are those that NMS keeps.
+    """
+
+    numbers: int
+    coder: Coder
+    overlap: Callable[[Tensor, Tensor], Tensor]
+    inside: Callable[[Tensor, Sizes], Tensor]
+    survivors: Callable[[Tensor, Tensor, float], Bool[Tensor, " n"]]
+
+
+UPRIGHT = Geometry(4, RPN_CODER, pairwise_iou, clip_to, survivors)
+
+
 def some_extent(boxes: Float[Tensor, "*n 4"]) -> Bool[Tensor, "*n"]:
     """Which boxes are more than a line (detectron2, mmdet)."""
     return larger_than(boxes, 0.0)
 
 
 class RPNHead(nn.Module):
-    """One 3x3 convolution, then for each of `anchors` boxes a logit and four deltas; the same for all levels."""
+    """One 3x3 convolution, then for each of `anchors` boxes a logit and deltas; the same for all levels."""
 
-    def __init__(self, channels: int, anchors: int) -> None:
+    def __init__(self, channels: int, anchors: int, numbers: int = 4) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.logits, self.deltas = nn.Conv2d(channels, anchors, 1), nn.Conv2d(channels, 4 * anchors, 1)
+        self.logits, self.deltas = nn.Conv2d(channels, anchors, 1), nn.Conv2d(channels, numbers * anchors, 1)
         for layer in (self.conv, self.logits, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b a h w"], Float[Tensor, "b a4 h w"]]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b a h w"], Float[Tensor, "b ad h w"]]:
         x = self.conv(x).relu()
         return self.logits(x), self.deltas(x)
 
@@ -111,18 +137,19 @@ class RPN(nn.Module):
     def __init__(
         self,
         head: RPNHead,
-        anchors: Anchors,
+        anchors: Grid,
         strides: Mapping[str, int],
         train: Budget,
         test: Budget,
         beta: float = 0.0,
         divisor: Callable[[int, int], int] = of_sampled,
         enough: Enough = some_extent,
+        geometry: Geometry = UPRIGHT,
     ) -> None:
         super().__init__()
-        self.head, self.anchors, self.strides = head, anchors, dict(strides)
-        self.coder: DeltaCoder = RPN_CODER
-        self.matcher, self.sampler = Matcher(0.3, 0.7, rescue=True), RandomSampler(256, 0.5)
+        self.head, self.anchors, self.strides, self.geometry = head, anchors, dict(strides), geometry
+        self.matcher = Matcher(0.3, 0.7, rescue=True, iou=geometry.overlap)
+        self.sampler = RandomSampler(256, 0.5)
         self.budgets, self.overlap = {True: train, False: test}, 0.7
         self.beta, self.divisor, self.enough = beta, divisor, enough
 
@@ -133,27 +160,27 @@ class RPN(nn.Module):
         return Candidates(
             anchors=tuple(self.anchors(maps, list(self.strides.values()), size)),
             logits=tuple(x.permute(0, 2, 3, 1).flatten(1) for x in logits),  # b hwa, as the anchors go
-            deltas=tuple(x.permute(0, 2, 3, 1).reshape(len(x), -1, 4) for x in deltas),
+            deltas=tuple(x.permute(0, 2, 3, 1).reshape(len(x), -1, self.geometry.numbers) for x in deltas),
         )
 
     @torch.no_grad()
     def propose(self, candidates: Candidates, sizes: Sizes) -> Proposals:
         """The boxes that look most like objects, inside their images; nothing is learned through them."""
-        budget = self.budgets[self.training]
+        budget, geometry = self.budgets[self.training], self.geometry
         boxes, logits = [], []
         levels = zip(candidates.anchors, candidates.logits, candidates.deltas, strict=True)
         for anchors, level_logits, deltas in levels:
             best, where = level_logits.topk(min(budget.before, level_logits.shape[1]), 1)
-            moved = self.coder.decode(anchors[where], deltas.gather(1, where[..., None].expand(-1, -1, 4)))
+            moved = geometry.coder.decode(anchors[where], deltas.take_along_dim(where[..., None], 1))
             real = moved.isfinite().all(-1) & best.isfinite()
-            moved = clip_to(moved.where(real[..., None], 0), sizes)
+            moved = geometry.inside(moved.where(real[..., None], 0), sizes)
             best = best.where(real & self.enough(moved), -torch.inf)
-            kept = torch.stack([survivors(*pair, self.overlap) for pair in zip(moved, best, strict=True)])
+            kept = torch.stack([geometry.survivors(*pair, self.overlap) for pair in zip(moved, best, strict=True)])
             boxes.append(moved)
             logits.append(best.where(kept, -torch.inf))
         joined, scores = torch.cat(boxes, 1), torch.cat(logits, 1)
         scores, where = scores.topk(min(budget.after, scores.shape[1]), 1)
-        return Proposals(joined.gather(1, where[..., None].expand(-1, -1, 4)), scores)
+        return Proposals(joined.take_along_dim(where[..., None], 1), scores)
 
     def loss(self, candidates: Candidates, objects: Boxes) -> dict[str, Tensor]:
         """Is there an object (`rpn_class`), and how far is its box (`rpn_box`), over a sample of the anchors."""
@@ -166,7 +193,7 @@ class RPN(nn.Module):
             chosen.append(logits[i, torch.cat([positive, negative])])
             labels += [torch.ones_like(logits[i, positive]), torch.zeros_like(logits[i, negative])]
             moves.append(deltas[i, positive])
-            aims.append(self.coder.encode(anchors[positive], boxes[which[positive]]))
+            aims.append(self.geometry.coder.encode(anchors[positive], boxes[which[positive]]))
         sampled = torch.cat(chosen)
         divisor = max(self.divisor(len(sampled), self.sampler.count * len(objects)), 1)
         presence = F.binary_cross_entropy_with_logits(sampled, torch.cat(labels), reduction="sum")
