@@ -49,6 +49,12 @@ def from_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 5"]:
     return torch.cat([(low + high) / 2, high - low, torch.zeros_like(low[..., :1])], -1)
 
 
+def upright(boxes: Float[Tensor, "*n 5"]) -> Float[Tensor, "*n 4"]:
+    """Each box turned back to 0 degrees around its middle, as x0 y0 x1 y1."""
+    half = boxes[..., 2:4] / 2
+    return torch.cat([boxes[..., :2] - half, boxes[..., :2] + half], -1)
+
+
 def area(boxes: Float[Tensor, "*n 5"]) -> Float[Tensor, "*n"]:
     """Width times height; 0 where a side is negative."""
     return boxes[..., 2:4].clamp(min=0).prod(-1)

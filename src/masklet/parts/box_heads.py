@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from masklet.ops.boxes import ROI_CODER, DeltaCoder
+from masklet.ops.boxes import ROI_CODER
 from masklet.ops.nms import batched_nms
 from masklet.parts.matching import POSITIVE, Matcher
-from masklet.parts.proposals import Boxes, Enough, Proposals, Sizes, clip_to, survivors
+from masklet.parts.proposals import Boxes, Coder, Enough, Inside, Proposals, Sizes, clip_to, survivors
 from masklet.parts.pyramid import Reader, as_rois
 from masklet.parts.sampling import RandomSampler, Sampler
 
@@ -22,7 +23,7 @@ from masklet.parts.sampling import RandomSampler, Sampler
 class Detections:
     """Objects of every image, best first. Every image has as many places; unused ones have the score 0."""
 
-    boxes: Float[Tensor, "b d 4"]
+    boxes: Float[Tensor, "b d r"]
     scores: Float[Tensor, "b d"]
     labels: Int64[Tensor, "b d"]
 
@@ -31,7 +32,7 @@ class Detections:
         used = int((self.scores > 0).sum(1).amax())
         return Detections(self.boxes[:, :used], self.scores[:, :used], self.labels[:, :used])
 
-    def rois(self) -> Float[Tensor, "bd 5"]:
+    def rois(self) -> Float[Tensor, "bd r1"]:
         return as_rois(self.boxes.unbind())
 
 
@@ -39,9 +40,9 @@ class Detections:
 class Sampled:
     """Proposals that a training step looks at, those of objects with the object that they are for."""
 
-    rois: Float[Tensor, "m 5"]  # number of the image in the batch, box
+    rois: Float[Tensor, "m r1"]  # number of the image in the batch, box
     labels: Int64[Tensor, " m"]  # the number of classes is background
-    boxes: Float[Tensor, "m 4"]  # of their objects; their own where background
+    boxes: Float[Tensor, "m r"]  # of their objects; their own where background
     objects: Int64[Tensor, " m"]  # number of the object in its image; 0 where background
 
     num_classes: int
@@ -79,26 +80,50 @@ class TwoFC(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """From a vector per proposal: logits of the classes and, last, of background; four deltas for every class.
+    """From a vector per proposal: logits of the classes and, last, of background; `numbers` deltas for every class.
 
-    If `class_agnostic`, four deltas for all of them together.
+    If `class_agnostic`, as many deltas for all of them together.
     """
 
-    def __init__(self, width: int, num_classes: int, class_agnostic: bool = False) -> None:
+    def __init__(self, width: int, num_classes: int, class_agnostic: bool = False, numbers: int = 4) -> None:
         super().__init__()
-        self.num_classes, self.moves = num_classes, 1 if class_agnostic else num_classes
-        self.classes, self.deltas = nn.Linear(width, num_classes + 1), nn.Linear(width, 4 * self.moves)
+        self.num_classes, self.moves = num_classes, (1 if class_agnostic else num_classes, numbers)
+        self.classes, self.deltas = nn.Linear(width, num_classes + 1), nn.Linear(width, math.prod(self.moves))
         for layer, std in ((self.classes, 0.01), (self.deltas, 0.001)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Float[Tensor, "m d"]) -> tuple[Float[Tensor, "m k1"], Float[Tensor, "m k 4"]]:
-        return self.classes(x), self.deltas(x).view(-1, self.moves, 4)
+    def forward(self, x: Float[Tensor, "m d"]) -> tuple[Float[Tensor, "m k1"], Float[Tensor, "m k r"]]:
+        return self.classes(x), self.deltas(x).view(-1, *self.moves)
 
 
-def of_class(deltas: Float[Tensor, "m k 4"], labels: Int64[Tensor, " m"]) -> Float[Tensor, "m 4"]:
+def of_class(deltas: Float[Tensor, "m k r"], labels: Int64[Tensor, " m"]) -> Float[Tensor, "m r"]:
     """The deltas of one class for each box, or those of all classes where there are no others."""
     return deltas[torch.arange(deltas.shape[0], device=deltas.device), labels.clamp(max=deltas.shape[1] - 1)]
+
+
+# From boxes, scores (0 is no object), classes, IoU, and height and width of the image: which boxes NMS keeps.
+Distinct = Callable[[Tensor, Tensor, Tensor, float, tuple[int, int]], Bool[Tensor, " n"]]
+
+
+def upright_distinct(
+    boxes: Float[Tensor, "n 4"],
+    scores: Float[Tensor, " n"],
+    labels: Int64[Tensor, " n"],
+    overlap: float,
+    size: tuple[int, int],
+) -> Bool[Tensor, " n"]:
+    """Which boxes NMS keeps in every class for itself."""
+    some = scores.nonzero()[:, 0]
+    if torch.compiler.is_compiling():
+        # What batched_nms does depends on how many boxes there are, which an exported program cannot know. So:
+        # classes side by side instead of on top of each other, in double precision because that is far away.
+        apart = boxes[some].double() + labels[some, None] * (2.0 + max(size))
+        kept = survivors(apart, scores[some].double(), overlap)
+    else:
+        index = batched_nms(boxes[some], scores[some], labels[some], overlap)
+        kept = torch.zeros_like(some, dtype=torch.bool).index_fill(0, index, True)
+    return torch.zeros_like(scores, dtype=torch.bool).index_put((some,), kept)
 
 
 @dataclass(frozen=True)
@@ -106,37 +131,32 @@ class Pick:
     """The objects among classified boxes: likely ones, once each, the best of every image.
 
     `enough` says which boxes are large enough, `threshold` is the least score, `overlap` the IoU from which NMS removes
-    a box of the same class, `count` the most objects of an image.
+    a box of the same class, `count` the most objects of an image. `inside` and `distinct` limit boxes to the image and
+    compare them, which depends on their form.
     """
 
     enough: Enough = any_extent
     threshold: float = 0.05
     overlap: float = 0.5
     count: int = 100
+    inside: Inside = clip_to
+    distinct: Distinct = upright_distinct
 
-    def __call__(self, boxes: Float[Tensor, "b n #k 4"], probs: Float[Tensor, "b n k"], sizes: Sizes) -> Detections:
+    def __call__(self, boxes: Float[Tensor, "b n #k r"], probs: Float[Tensor, "b n k"], sizes: Sizes) -> Detections:
         """`boxes` for every class or one for all; what has the probability 0 is no object."""
         real = boxes.isfinite().all(-1) & probs.isfinite()
-        boxes = clip_to(boxes.where(real[..., None], 0), sizes)
+        boxes = self.inside(boxes.where(real[..., None], 0), sizes)
         probs = probs.where(real & self.enough(boxes) & (probs > self.threshold), 0)
         images = [self._best(*one) for one in zip(boxes, probs, sizes, strict=True)]
         return Detections(*(torch.stack(part) for part in zip(*images, strict=True)))
 
     def _best(
-        self, boxes: Float[Tensor, "n k 4"], probs: Float[Tensor, "n k"], size: tuple[int, int]
-    ) -> tuple[Float[Tensor, "d 4"], Float[Tensor, " d"], Int64[Tensor, " d"]]:
+        self, boxes: Float[Tensor, "n k r"], probs: Float[Tensor, "n k"], size: tuple[int, int]
+    ) -> tuple[Float[Tensor, "d r"], Float[Tensor, " d"], Int64[Tensor, " d"]]:
         """The `count` best of one image after NMS in every class."""
         boxes, scores, k = boxes.flatten(0, 1), probs.flatten(), probs.shape[1]
-        some = scores.nonzero()[:, 0]
-        if torch.compiler.is_compiling():
-            # What batched_nms does depends on how many boxes there are, which an exported program cannot know. So:
-            # classes side by side instead of on top of each other, in double precision because that is far away.
-            apart = boxes[some].double() + (some % k)[:, None] * (2.0 + max(size))
-            kept = survivors(apart, scores[some].double(), self.overlap)
-        else:
-            index = batched_nms(boxes[some], scores[some], some % k, self.overlap)
-            kept = torch.zeros_like(some, dtype=torch.bool).index_fill(0, index, True)
-        chosen = torch.zeros_like(scores, dtype=torch.bool).index_put((some,), kept)
+        labels = torch.arange(len(scores), device=scores.device) % k
+        chosen = self.distinct(boxes, scores, labels, self.overlap, size)
         best, where = scores.where(chosen, 0).topk(min(self.count, len(scores)))
         return boxes[where], best, where % k
 
@@ -156,7 +176,7 @@ class BoxBranch(nn.Module):
         pool: Reader,
         head: nn.Module,
         predictor: BoxPredictor,
-        coder: DeltaCoder = ROI_CODER,
+        coder: Coder = ROI_CODER,
         matcher: Matcher = HALF,
         beta: float = 0.0,
         pick: Pick = Pick(),
@@ -167,8 +187,8 @@ class BoxBranch(nn.Module):
         self.beta, self.pick = beta, pick
 
     def classify(
-        self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m 5"]
-    ) -> tuple[Float[Tensor, "m k1"], Float[Tensor, "m k 4"]]:
+        self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m r1"]
+    ) -> tuple[Float[Tensor, "m k1"], Float[Tensor, "m k r"]]:
         """Logits (background last) and deltas of every class."""
         return self.predictor(self.head(self.pool(pyramid, rois)))
 
@@ -214,7 +234,7 @@ class BoxBranch(nn.Module):
         return self.losses(*self.classify(pyramid, sampled.rois), sampled)
 
     def losses(
-        self, logits: Float[Tensor, "m k1"], deltas: Float[Tensor, "m k 4"], sampled: Sampled
+        self, logits: Float[Tensor, "m k1"], deltas: Float[Tensor, "m k r"], sampled: Sampled
     ) -> dict[str, Tensor]:
         """`loss` of what was said about the sampled proposals."""
         count, positive = max(len(sampled.labels), 1), (sampled.labels < self.predictor.num_classes).nonzero()[:, 0]

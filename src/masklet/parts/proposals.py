@@ -19,6 +19,7 @@ from masklet.parts.sampling import RandomSampler
 
 Sizes = Sequence[tuple[int, int]]  # height and width of every image of a batch, without its padding
 Boxes = Sequence[Float[Tensor, "_ d"]]  # the objects of every image of a batch
+Inside = Callable[[Tensor, Sizes], Tensor]  # boxes (b *n d) limited to their images
 Enough = Callable[[Tensor], Bool[Tensor, "*n"]]  # which boxes are large enough
 
 
@@ -88,7 +89,7 @@ class Geometry:
     numbers: int
     coder: Coder
     overlap: Callable[[Tensor, Tensor], Tensor]
-    inside: Callable[[Tensor, Sizes], Tensor]
+    inside: Inside
     survivors: Callable[[Tensor, Tensor, float], Bool[Tensor, " n"]]
 
 

@@ -93,27 +93,34 @@ class LateralPyramid(nn.Module):
             return conv(self.forward(features, (level,))[level])
         lateral = self.laterals[self.levels.index(level)]
         weight = conv.weight.flatten(1) @ lateral.weight.flatten(1)
-        bias = conv.weight.flatten(1) @ lateral.bias + conv.bias
+        bias = conv.weight.flatten(1) @ lateral.bias + (0.0 if conv.bias is None else conv.bias)
         return F.conv2d(features[level], weight[..., None, None], bias)
+
+
+def as_they_are(boxes: Float[Tensor, "m 4"]) -> Float[Tensor, "m 4"]:
+    """Boxes that stand upright already."""
+    return boxes
 
 
 @dataclass(frozen=True)
 class PyramidPooler:
     """Boxes read off the level that suits their size: 224 x 224 pixels at stride 16, half of that at stride 8 (eq. 1).
 
-    `rois` are the number of the image in the batch, then x0 y0 x1 y1 in pixels of the image.
+    `rois` are the number of the image in the batch, then x0 y0 x1 y1 in pixels of the image; or what else `pool` reads
+    and `upright` makes x0 y0 x1 y1 of the same size from.
     """
 
     strides: Mapping[str, int]  # of the levels to read, finest first
     size: int
     pool: Pool = roi_align
+    upright: Callable[[Tensor], Tensor] = as_they_are
 
-    def levels(self, rois: Float[Tensor, "m 5"]) -> Int64[Tensor, " m"]:
+    def levels(self, rois: Float[Tensor, "m r1"]) -> Int64[Tensor, " m"]:
         """Which level each box is read from, counted from the finest."""
         finest = next(iter(self.strides.values())).bit_length() - 1  # stride 4 is level 2
-        return pyramid_level(rois[:, 1:], finest, finest + len(self.strides) - 1) - finest
+        return pyramid_level(self.upright(rois[:, 1:]), finest, finest + len(self.strides) - 1) - finest
 
-    def __call__(self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m 5"]) -> Float[Tensor, "m c s s"]:
+    def __call__(self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m r1"]) -> Float[Tensor, "m c s s"]:
         level, first = self.levels(rois), next(iter(self.strides))
         pooled = pyramid[first].new_zeros(len(rois), pyramid[first].shape[1], self.size, self.size)
         for i, (name, stride) in enumerate(self.strides.items()):
@@ -122,7 +129,7 @@ class PyramidPooler:
         return pooled
 
 
-def as_rois(boxes: Sequence[Float[Tensor, "_ 4"]]) -> Float[Tensor, "m 5"]:
+def as_rois(boxes: Sequence[Float[Tensor, "_ r"]]) -> Float[Tensor, "m r1"]:
     """The boxes of all images of a batch in one list, each with the number of its image in front."""
     numbered = [torch.cat([b.new_full((b.shape[0], 1), i), b], 1) for i, b in enumerate(boxes)]
     return torch.cat(numbered)
