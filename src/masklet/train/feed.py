@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from masklet.data.samplers import Augmented, Draw, ShuffledSampler
 from masklet.structures import Sample
@@ -18,9 +18,9 @@ from masklet.structures.errors import UserError
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors for one training step, and the names of the samples in it for messages."""
+    """What one training step needs: tensors, lists of what has no common shape, and for messages the samples' names."""
 
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Any, ...]
     names: tuple[str, ...]
 
 
@@ -34,7 +34,7 @@ class Feed:
     """
 
     samples: Sequence[Sample]
-    collate: Callable[[list[Sample]], tuple[Tensor, ...]]
+    collate: Callable[[list[Sample]], tuple[Any, ...]]
     transform: Callable[[Sample, torch.Generator], Sample] = lambda sample, generator: sample
     batch: int = 8
     seed: int = 0

@@ -66,7 +66,7 @@ def one_pass(
         record: Record = {}
         for batch in batches:
             with autocast():
-                losses = t.step(*(x.to(t.team.device, non_blocking=True) for x in batch.inputs))
+                losses = t.step(*(_moved(x, t.team.device) for x in batch.inputs))
             total = torch.stack([loss.float() for loss in losses.values()]).sum()
             if not total.isfinite():
                 raise UserError(
@@ -152,6 +152,11 @@ def fit(
             save_last()
             saved = now
         yield "epoch", done.history[-1]
+
+
+def _moved(values: Any, device: torch.device) -> Any:
+    """A tensor on the device; what is no tensor (lists of objects) stays, and the model moves what it needs of it."""
+    return values.to(device, non_blocking=True) if isinstance(values, torch.Tensor) else values
 
 
 def groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
