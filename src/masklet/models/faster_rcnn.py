@@ -18,14 +18,14 @@ from masklet.ops import mask_targets
 from masklet.ops.boxes import ROI_CODER, DeltaCoder, at_least
 from masklet.ops.paste import Placement, continuous, whole_pixels
 from masklet.ops.roi import roi_align
-from masklet.parts.anchors import Anchors, Cells, Step, by_share, by_stride, rounded, size_major
+from masklet.parts.anchors import Anchors, Cells, Step, by_share, by_stride, ratio_major, rounded, size_major
 from masklet.parts.backbones import build_backbone, supported
 from masklet.parts.box_heads import HALF, BoxBranch, BoxPredictor, Detections, Pick, Sampled, Truth, TwoFC, any_extent
 from masklet.parts.frames import Multiple
 from masklet.parts.mask_heads import Targets
-from masklet.parts.matching import Matcher
+from masklet.parts.matching import ClaimingMatcher, Match
 from masklet.parts.norm import FrozenBatchNorm2d, Normalize, Pixels, freeze_batch_norm
-from masklet.parts.proposals import RPN, Budget, Enough, RPNHead, of_asked, of_sampled, some_extent
+from masklet.parts.proposals import RESCUING, RPN, Budget, Enough, RPNHead, of_asked, of_sampled, some_extent
 from masklet.parts.pyramid import FPN, Pool, PyramidPooler, Reader
 from masklet.structures import Classes, Instances
 from masklet.structures.errors import UserError
@@ -106,9 +106,11 @@ class Style:
     pool: Pool = roi_align
     rpn_train: Budget = TRAIN
     rpn_test: Budget = TEST
+    rpn_matcher: Match = RESCUING
     rpn_beta: float = 0.0
     rpn_divisor: Callable[[int, int], int] = of_sampled
     proposal_enough: Enough = some_extent
+    box_matcher: Match = HALF
     box_beta: float = 0.0
     box_enough: Enough = any_extent
     mask_targets: Targets = mask_targets.DETECTRON2
@@ -116,6 +118,8 @@ class Style:
     resize: ShorterSide = LARGE
 
 
+MMDET = Style(cells=ratio_major, rpn_matcher=ClaimingMatcher(0.3, 0.7, 0.3), box_matcher=ClaimingMatcher(0.5, 0.5, 0.5))
+X101 = Pixels((103.53, 116.28, 123.675), (57.375, 57.12, 58.395), scale=255.0, bgr=True)  # ResNeXt 32x8d from FAIR
 MSRA = Pixels((103.53, 116.28, 123.675), scale=255.0, bgr=True)  # detectron2's first ResNets
 DETECTRON2 = Style(pixels=MSRA, stride_in_1x1=True, rpn_divisor=of_asked)
 STYLES: Mapping[str, Style] = MappingProxyType(
@@ -135,7 +139,11 @@ STYLES: Mapping[str, Style] = MappingProxyType(
             resize=replace(LARGE, whole=math.floor, smooth=False),
         ),
         "detectron2": DETECTRON2,
+        "detectron2_x101": replace(DETECTRON2, pixels=X101, stride_in_1x1=False),
         "detectron2_keypoints": replace(DETECTRON2, rpn_train=Budget(2000, 1500), box_beta=0.5),
+        "mmdet": MMDET,
+        "mmdet_caffe": replace(MMDET, pixels=MSRA, stride_in_1x1=True),  # configs with "caffe" in their names
+        "mmdet_x101": replace(MMDET, pixels=X101),  # 32x8d; its other ResNeXts are "mmdet"
     }
 )
 
@@ -167,7 +175,7 @@ class Trunk:
         self,
         class_agnostic: bool = False,
         coder: DeltaCoder = ROI_CODER,
-        matcher: Matcher = HALF,
+        matcher: Match | None = None,
         pool: Reader | None = None,
     ) -> BoxBranch:
         """A second stage of its own; `pool` reads boxes as 7x7 cells."""
@@ -176,7 +184,7 @@ class Trunk:
             TwoFC(self.fpn.channels, 7, self.hidden),
             BoxPredictor(self.hidden, self.num_classes, class_agnostic),
             coder,
-            matcher,
+            matcher or self.style.box_matcher,
             self.style.box_beta,
             self.pick,
         )
@@ -196,19 +204,21 @@ def trunk(
     hidden: int = 1024,
     threshold: float = 0.05,
     max_objects: int = 100,
+    backbone_options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Trunk:
     """Backbone, pyramid and proposals of Faster R-CNN and what is built on it, and what its second stage needs.
 
-    `backbone` is any with maps c2 to c5. `style` says which code base's conventions hold: "masklet", "torchvision" or
-    "detectron2". `norm` is "frozen" (batch norm as it comes with the weights, eps `norm_eps`), or "batch" or "group" to
-    train from nothing. Predicting resizes to `short_side`, but the longer one to `long_side` at most; 0 leaves images
-    as they are. `anchor_sizes` of the five levels, `channels` of the pyramid, `hidden` units of the box head. Objects
-    with a score up to `threshold` are dropped, and all but `max_objects`.
+    `backbone` is any with maps c2 to c5. `style` says which code base's conventions hold: "masklet", "torchvision",
+    "detectron2" or "mmdet". `norm` is "frozen" (batch norm as it comes with the weights, eps `norm_eps`), or "batch" or
+    "group" to train from nothing. Predicting resizes to `short_side`, but the longer one to `long_side` at most; 0
+    leaves images as they are. `anchor_sizes` of the five levels, `channels` of the pyramid, `hidden` units of the box
+    head. Objects with a score up to `threshold` are dropped, and all but `max_objects`. `backbone_options` are more
+    options of the backbone, `{"window": 12}` of a Swin for instance.
     """
     if style not in STYLES:
         raise unknown("style", style, STYLES)
     chosen = STYLES[style]
-    body = _body(backbone, weights, chosen, norm, norm_eps)
+    body = _body(backbone, weights, chosen, norm, norm_eps, backbone_options)
     fpn = FPN({c: body.channels[c] for c in LEVELS}, body.strides, channels)
     if len(anchor_sizes) != len(fpn.strides):
         raise UserError(
@@ -224,15 +234,18 @@ def trunk(
         chosen.rpn_beta,
         chosen.rpn_divisor,
         chosen.proposal_enough,
+        matcher=chosen.rpn_matcher,
     )
     pick = Pick(chosen.box_enough, threshold, count=max_objects)
     resize = replace(chosen.resize, short=short_side, long=long_side)
     return Trunk(body, fpn, rpn, chosen.pixels or body.pixels, resize, chosen, num_classes, hidden, pick)
 
 
-def _body(backbone: str, weights: str | None, style: Style, norm: str, norm_eps: float) -> Any:
+def _body(
+    backbone: str, weights: str | None, style: Style, norm: str, norm_eps: float, options: Mapping[str, Any]
+) -> Any:
     wanted = {"stride_in_1x1": style.stride_in_1x1, **({} if norm == "frozen" else {"norm": norm})}
-    body = build_backbone(backbone, weights=weights, **supported(backbone, **wanted))
+    body = build_backbone(backbone, weights=weights, **{**supported(backbone, **wanted), **options})
     if norm == "frozen":
         freeze_batch_norm(body)
         for module in body.modules():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from masklet.ops.boxes import ROI_CODER
 from masklet.ops.nms import batched_nms
-from masklet.parts.matching import POSITIVE, Matcher
+from masklet.parts.matching import POSITIVE, Match, Matcher
 from masklet.parts.proposals import Boxes, Coder, Enough, Inside, Proposals, Sizes, clip_to, survivors
 from masklet.parts.pyramid import Reader, as_rois
 from masklet.parts.sampling import RandomSampler, Sampler
@@ -177,7 +177,7 @@ class BoxBranch(nn.Module):
         head: nn.Module,
         predictor: BoxPredictor,
         coder: Coder = ROI_CODER,
-        matcher: Matcher = HALF,
+        matcher: Match = HALF,
         beta: float = 0.0,
         pick: Pick = Pick(),
     ) -> None:

@@ -12,6 +12,21 @@ from torch import Tensor
 from masklet.ops.boxes import pairwise_iou
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
+Overlap = Callable[[Tensor, Tensor], Tensor]  # as `pairwise_iou`
+
+
+def _by_overlap(overlap: Float[Tensor, "g n"], low: float, high: float) -> tuple[Tensor, Tensor]:
+    """For each box the object with the largest IoU, and what that makes of it."""
+    best, which = overlap.max(0)
+    labels = torch.full_like(which, IGNORED)
+    labels[best < low] = NEGATIVE
+    labels[best >= high] = POSITIVE
+    return which, labels
+
+
+def _background(boxes: Float[Tensor, "n d"]) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+    nothing = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    return nothing, nothing.clone()  # NEGATIVE
 
 
 @dataclass(frozen=True)
@@ -26,21 +41,46 @@ class Matcher:
     low: float
     high: float
     rescue: bool = False
-    iou: Callable[[Tensor, Tensor], Tensor] = pairwise_iou
+    iou: Overlap = pairwise_iou
 
     def __call__(
         self, boxes: Float[Tensor, "n d"], objects: Float[Tensor, "g d"]
     ) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
         """For each box the number of its object, and whether it is POSITIVE, NEGATIVE or IGNORED."""
-        if not len(objects):
-            nothing = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
-            return nothing, nothing.clone()
+        if not len(objects) or not len(boxes):
+            return _background(boxes)
         overlap = self.iou(objects, boxes)  # g n
-        best, which = overlap.max(0)
-        labels = torch.full_like(which, IGNORED)
-        labels[best < self.low] = NEGATIVE
-        labels[best >= self.high] = POSITIVE
+        which, labels = _by_overlap(overlap, self.low, self.high)
         if self.rescue:
             most = overlap.amax(1, keepdim=True)
             labels[((overlap == most) & (most > 0)).any(0)] = POSITIVE
         return which, labels
+
+
+@dataclass(frozen=True)
+class ClaimingMatcher:
+    """As `Matcher`, but an object claims the boxes that overlap it most, even those of another object.
+
+    It must overlap them by `least`; of several claims the last one counts. Source: mmdet `MaxIoUAssigner`.
+    """
+
+    low: float
+    high: float
+    least: float
+    iou: Overlap = pairwise_iou
+
+    def __call__(
+        self, boxes: Float[Tensor, "n d"], objects: Float[Tensor, "g d"]
+    ) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+        """For each box the number of its object, and whether it is POSITIVE, NEGATIVE or IGNORED."""
+        if not len(objects) or not len(boxes):
+            return _background(boxes)
+        overlap = self.iou(objects, boxes)  # g n
+        which, labels = _by_overlap(overlap, self.low, self.high)
+        most, number = overlap.amax(1, keepdim=True), torch.arange(1, len(objects) + 1, device=boxes.device)
+        last = ((overlap == most) & (most >= self.least)).mul(number[:, None]).amax(0)  # 0: claimed by none
+        claimed = last > 0
+        return torch.where(claimed, last - 1, which), torch.where(claimed, POSITIVE, labels)
+
+
+Match = Matcher | ClaimingMatcher

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from masklet.ops.boxes import RPN_CODER, larger_than, pairwise_iou
 from masklet.ops.nms import nms
 from masklet.parts.anchors import Grid
-from masklet.parts.matching import Matcher
+from masklet.parts.matching import Match, Matcher
 from masklet.parts.sampling import RandomSampler
 
 Sizes = Sequence[tuple[int, int]]  # height and width of every image of a batch, without its padding
@@ -128,11 +128,15 @@ def of_asked(sampled: int, asked: int) -> int:
     return asked
 
 
+RESCUING = Matcher(0.3, 0.7, rescue=True)
+
+
 class RPN(nn.Module):
     """Proposals from every level of a pyramid: score and move the anchors, keep the best, suppress duplicates.
 
     `train` and `test` are budgets. `beta` is where the loss of a delta becomes linear (0: at once), `divisor` what the
-    losses are divided by. NMS with IoU `overlap` works on every level for itself.
+    losses are divided by, `matcher` says which anchors are for an object. NMS with IoU `overlap` works on every level
+    for itself.
     """
 
     def __init__(
@@ -146,11 +150,11 @@ class RPN(nn.Module):
         divisor: Callable[[int, int], int] = of_sampled,
         enough: Enough = some_extent,
         geometry: Geometry = UPRIGHT,
+        matcher: Match = RESCUING,
     ) -> None:
         super().__init__()
         self.head, self.anchors, self.strides, self.geometry = head, anchors, dict(strides), geometry
-        self.matcher = Matcher(0.3, 0.7, rescue=True, iou=geometry.overlap)
-        self.sampler = RandomSampler(256, 0.5)
+        self.matcher, self.sampler = replace(matcher, iou=geometry.overlap), RandomSampler(256, 0.5)
         self.budgets, self.overlap = {True: train, False: test}, 0.7
         self.beta, self.divisor, self.enough = beta, divisor, enough
 

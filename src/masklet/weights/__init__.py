@@ -21,7 +21,7 @@ from masklet.weights import (
     files,
     from_detectron2,
     from_keras,
-    from_openmmlab,
+    from_mmdet,
     from_pytorch_fcn,
     from_semseg,
     from_timm,
@@ -58,7 +58,7 @@ ORIGINS: Mapping[str, Origin] = MappingProxyType(
         for origin in (
             from_pytorch_fcn.ORIGIN,
             from_semseg.ORIGIN,
-            from_openmmlab.ORIGIN,
+            from_mmdet.ORIGIN,
             from_detectron2.ORIGIN,
             from_timm.ORIGIN,
             from_torchvision.ORIGIN,

@@ -22,6 +22,16 @@ def resnet_depth(tensors: Mapping[str, Tensor], prefix: str = "") -> str:
     return f"resnet{DEPTHS.get(blocks, 50)}"
 
 
+RESNEXTS = {(32, 4): "32x4d", (32, 8): "32x8d", (64, 4): "64x4d"}  # groups, width of a group
+
+
+def resnet_name(tensors: Mapping[str, Tensor], prefix: str = "", first: str = "layer1.0.conv2.weight") -> str:
+    """As `resnet_depth`, for bodies that may be ResNeXts: `first` is their first grouped convolution."""
+    width, group = tensors[f"{prefix}{first}"].shape[:2]
+    depth, kind = resnet_depth(tensors, prefix), RESNEXTS.get((width // group, group), "32x4d")
+    return depth if width == group else f"{depth.replace('net', 'next')}_{kind}"
+
+
 def _options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     aux = {} if "aux.4.weight" in tensors else {"aux_weight": 0.0}
     return {

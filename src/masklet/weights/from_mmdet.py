@@ -1,0 +1,92 @@
+"""Weights of OpenMMLab: the R-CNNs of mmdetection, and what else this publisher has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from masklet.weights import from_openmmlab
+from masklet.weights.from_openmmlab import swin, swin_options
+from masklet.weights.from_semseg import resnet_name
+from masklet.weights.remap import Layout, Origin, Rule
+
+RCNN_RESNET = (Rule(r".+\.num_batches_tracked", None), Rule(r"backbone\.((?:conv|bn|layer).+)", r"backbone.\1"))
+RCNN_SWIN = swin(r"backbone\.", "backbone.")
+FPN_AND_RPN = (
+    Rule(r"neck\.lateral_convs\.(\d)\.conv\.(.+)", r"fpn.laterals.\1.\2"),
+    Rule(r"neck\.fpn_convs\.(\d)\.conv\.(.+)", r"fpn.outputs.\1.\2"),
+    Rule(r"rpn_head\.rpn_conv\.(.+)", r"rpn.head.conv.\1"),
+    Rule(r"rpn_head\.rpn_cls\.(.+)", r"rpn.head.logits.\1"),
+    Rule(r"rpn_head\.rpn_reg\.(.+)", r"rpn.head.deltas.\1"),
+)
+
+
+def box_branch(theirs: str = r"roi_head\.bbox_head\.", ours: str = "box.") -> tuple[Rule, ...]:
+    """Their head of two fully connected layers at the prefix `theirs` (a regular expression) as ours at `ours`."""
+    return (
+        Rule(rf"{theirs}shared_fcs\.0\.(.+)", rf"{ours}head.fc1.\1"),
+        Rule(rf"{theirs}shared_fcs\.1\.(.+)", rf"{ours}head.fc2.\1"),
+        Rule(rf"{theirs}fc_cls\.(.+)", rf"{ours}predictor.classes.\1"),
+        Rule(rf"{theirs}fc_reg\.(.+)", rf"{ours}predictor.deltas.\1"),
+    )
+
+
+def mask_head(theirs: str = r"roi_head\.mask_head\.", ours: str = "mask.head.") -> tuple[Rule, ...]:
+    """Their mask head at the prefix `theirs` (a regular expression) as ours at `ours`."""
+    return (
+        Rule(rf"{theirs}convs\.(\d)\.conv\.(.+)", rf"{ours}convs.\1.\2"),
+        Rule(rf"{theirs}upsample\.(.+)", rf"{ours}up.\1"),
+        Rule(rf"{theirs}conv_logits\.(.+)", rf"{ours}predictor.\1"),
+    )
+
+
+FASTER_RCNN = (*FPN_AND_RPN, *box_branch())
+MASK_RCNN = (*FASTER_RCNN, *mask_head())
+RCNN_MARKS = (
+    r"neck\.lateral_convs\.3\.conv\.weight",
+    r"rpn_head\.rpn_conv\.weight",
+    r"roi_head\.bbox_head\.shared_fcs\.1\.weight",
+)
+RESNET, SWIN = r"backbone\.layer1\.0\.conv3\.weight", r"backbone\.stages\.0\.blocks\.0\.attn\.w_msa\.qkv\.weight"
+
+
+def rcnn_body(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    """Which backbone an R-CNN has. The style of "caffe" configs leaves no trace in the tensors."""
+    if "backbone.conv1.weight" in tensors:
+        return {"backbone": resnet_name(tensors, "backbone."), "style": "mmdet"}
+    table = "backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
+    found = swin_options(tensors, table, r"backbone\.stages\.2\.blocks\.(\d+)")
+    window = found.pop("window")
+    return {**found, "style": "mmdet", **({} if window == 7 else {"backbone_options": {"window": window}})}
+
+
+def _rcnn_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    maps, classes = (
+        tensors.get("roi_head.mask_head.conv_logits.bias"),
+        len(tensors["roi_head.bbox_head.fc_cls.bias"]) - 1,
+    )
+    agnostic = {"class_agnostic": True} if maps is not None and len(maps) == 1 < classes else {}
+    return {"num_classes": classes, **rcnn_body(tensors), **agnostic}
+
+
+ORIGIN = Origin(
+    "openmmlab",
+    (
+        *(
+            Layout(
+                (model,),
+                (*RCNN_MARKS, body, *more),
+                (*(RCNN_RESNET if body == RESNET else RCNN_SWIN), *rules),
+                _rcnn_options,
+                without=() if more else (r"roi_head\.mask_head\..+",),
+            )
+            for body in (RESNET, SWIN)
+            for model, rules, more in (
+                ("mask_rcnn", MASK_RCNN, (r"roi_head\.mask_head\.conv_logits\.weight",)),
+                ("faster_rcnn", FASTER_RCNN, ()),
+            )
+        ),
+        *from_openmmlab.ORIGIN.layouts,
+    ),
+)
