@@ -91,7 +91,7 @@ def test_flood_has_water_and_land():
         (
             {"name": "shapes"},
             "unknown synthetic data set 'shapes'; did you mean shapes3? choose from "
-            "shapes3, rods, rings, stripes, cells, flood, drinks, scenes",
+            "shapes3, rods, rings, stripes, cells, flood, drinks, scenes, rooms",
         ),
         ({"name": "rods", "split": "dev"}, "unknown split 'dev'; choose from train, val, test, all"),
         ({"name": "rods", "size": 4}, "size is 4x4; shapes need at least 8x8 pixels"),

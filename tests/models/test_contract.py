@@ -13,6 +13,7 @@ from torch import Tensor
 
 import masklet
 from masklet.models import MODELS, build, fcn
+from masklet.models.base import channels
 from masklet.structures import Classes, Instances, Masks, SemanticMap
 from masklet.weights import save_checkpoint
 
@@ -24,6 +25,8 @@ SMALL: dict[str, dict[str, Any]] = {  # cheaper choices of the same code, where 
     "fcn8s": {"backbone": "vgg11"},
     "fcn8s_at_once": {"backbone": "vgg11"},
     "fcn_resnet101": {"aux_weight": 0.0},
+    "fcn_rgbd_early": {"backbone": "vgg11", "stride": 8},
+    "fcn_rgbd_late": {"backbone": "alexnet"},
     "fcn_two_heads": {"backbone": "vgg11", "geometry_of": (0, 1, 2)},
     "pspnet": {"backbone": "resnet18", "channels": 64},
     "deconvnet": {"side": 32, "hidden": 64},
@@ -88,13 +91,13 @@ def images(*shape: int) -> Tensor:
 def test_any_size_comes_back(net):
     with torch.inference_mode():
         for size in ((1, 1), (33, 57), (64, 96)):
-            logits = net(images(1, 3, *size))
+            logits = net(images(1, channels(net), *size))
             assert logits.shape == (1, 3, *size)
             assert logits.isfinite().all()
 
 
 def test_images_of_a_batch_do_not_meet(net):
-    batch = images(3, 3, 32, 48)
+    batch = images(3, channels(net), 32, 48)
     with torch.inference_mode():
         together = net(batch)
         scale = together.std().clamp(min=1e-6)
@@ -107,27 +110,31 @@ def test_loss_is_finite_and_reaches_every_parameter(net):
     targets = torch.randint(0, 3, (2, 33, 40))
     targets[:, :4] = net.classes.ignore
     try:
-        losses = net.loss(images(2, 3, 33, 40), targets)
+        losses = net.loss(images(2, channels(net), 33, 40), targets)
         assert all(value.isfinite() and value.ndim == 0 for value in losses.values())
         sum(losses.values()).backward()
         assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
-        nothing = net.loss(images(2, 3, 33, 40), torch.full_like(targets, net.classes.ignore))
+        nothing = net.loss(images(2, channels(net), 33, 40), torch.full_like(targets, net.classes.ignore))
         assert all(value == 0 for value in nothing.values())
     finally:
         net.eval().zero_grad(set_to_none=True)
 
 
 def test_predict_speaks_image_coordinates(net):
-    photo = images(37, 50, 3).mul(255).byte().numpy()
+    photo: Any = images(37, 50, 3).mul(255).byte().numpy()
+    pixels = torch.from_numpy(photo).permute(2, 0, 1)[None] / 255
+    if channels(net) > 3:  # a depth map has no place in a picture of bytes
+        pixels = images(1, channels(net), 37, 50)
+        photo = pixels[0]
     result = net.predict(photo)
     assert isinstance(result, SemanticMap)
     assert result.size == (37, 50)
     assert result.classes == net.classes
     assert result.labels.dtype == torch.uint8
-    both = net.predict([photo, photo[:9]])
+    both = net.predict([photo, photo[:9] if channels(net) == 3 else photo[:, :9]])
     assert [r.size for r in both] == [(37, 50), (9, 50)]
     with torch.inference_mode():
-        logits = net(torch.from_numpy(photo).permute(2, 0, 1)[None] / 255)[0]
+        logits = net(pixels)[0]
     best = logits.topk(2, 0).values
     clear = best[0] - best[1] > 1e-4 * logits.std()
     assert torch.equal(result.labels[clear].long(), logits.argmax(0)[clear])
@@ -144,7 +151,7 @@ def unchecked():
 
 @pytest.mark.usefixtures("unchecked")
 def test_exports(net):
-    x = images(1, 3, 40, 56)
+    x = images(1, channels(net), 40, 56)
     with torch.no_grad():
         program = torch.export.export(net, (x,)).module()
         torch.testing.assert_close(program(x), net(x))
@@ -156,7 +163,7 @@ def test_checkpoint_builds_it_again(net, tmp_path):
     assert again.spec == net.spec
     assert again.classes == net.classes
     with torch.inference_mode():
-        x = images(1, 3, 33, 40)
+        x = images(1, channels(net), 33, 40)
         assert torch.equal(again(x), net(x))
 
 

@@ -10,10 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import masklet
+from masklet.data.formats import convert
+from masklet.data.synthetic import synthetic
 from masklet.models import build, fcn
 from masklet.models.fcn import fcn16s, fcn32s
-from masklet.models.fcn_rgbd import LOG_DEPTH, fcn_rgbd_early, fcn_rgbd_late
+from masklet.models.fcn_rgbd import LOG_DEPTH
 from masklet.models.fcn_two_heads import GEOMETRY
+from masklet.recipes.semantic import SemanticRecipe, run
 from masklet.structures import Classes
 from masklet.structures.errors import UserError
 
@@ -86,10 +90,11 @@ def test_loss_of_two_heads(heads):
 
 def test_late_fusion_adds_scores():
     torch.manual_seed(0)
-    net = stir(fcn_rgbd_late(5, "alexnet"))
+    net = stir(build("fcn_rgbd_late", num_classes=5, backbone="alexnet"))
     photo, hha = torch.rand(1, 3, 37, 45), torch.rand(1, 3, 37, 45)
+    both = torch.cat([photo, hha], 1)
     with torch.inference_mode():
-        torch.testing.assert_close(net(photo, hha), net.fusion.colour(photo) + net.fusion.depth(hha))
+        torch.testing.assert_close(net(both), net.fusion.colour(photo) + net.fusion.depth(hha))
         seen = net.fusion.depth.normalize(hha)
         torch.testing.assert_close(seen[0, :, 0, 0], hha[0, :, 0, 0] * 255 - torch.tensor([132.431, 94.076, 118.477]))
         # Before the enlarging, as in the published net: the enlarging is linear.
@@ -101,36 +106,49 @@ def test_late_fusion_adds_scores():
                 net.fusion.depth.tail(net.fusion.depth.backbone(net.fusion.depth.normalize(hha))[-1])
             )
         )
-        torch.testing.assert_close(fused[..., 18:55, 18:63], net(photo, hha), rtol=1e-4, atol=1e-4)
-        (result,) = net.predict([photo[0]], [hha[0]])
-    assert result.size == (37, 45)
-    assert len(result.classes) == 5
-    with pytest.raises(UserError, match="1 depth maps for 2 images; give one for each"):
-        net.predict([photo[0], photo[0]], [hha[0]])
-    with pytest.raises(UserError, match="the depth map is 36x45 but its image is 37x45; resize one of them"):
-        net.predict([photo[0]], [hha[0, :, 1:]])
+        torch.testing.assert_close(fused[..., 18:55, 18:63], net(both), rtol=1e-4, atol=1e-4)
+    with pytest.raises(
+        UserError,
+        match=r"the model reads 6 channels but the picture is \(3, 37, 45\); give each picture its depth: "
+        r"masklet.data.rgbd.read_rgbd makes \(6, height, width\) of both",
+    ):
+        net.predict(photo[0])
+    with pytest.raises(UserError, match=r"unknown stride '4'; strides: 16, 32, 8"):
+        build("fcn_rgbd_late", stride=4)
 
 
 def test_early_fusion_reads_depth():
     torch.manual_seed(0)
-    net = stir(fcn_rgbd_early(5, "alexnet"))
-    photo, depth = torch.rand(1, 3, 37, 45), torch.rand(1, 1, 37, 45) * 4000
+    net = stir(build("fcn_rgbd_early", num_classes=5, backbone="alexnet"))
+    first = net.fusion.fcn.backbone.features[0].weight
+    torch.testing.assert_close(first[:, 3], first[:, :3].mean(1))
+    photo, depth = torch.rand(1, 3, 37, 45), torch.rand(1, 1, 37, 45) * 4
     with torch.no_grad():  # as after a training: a logarithm is a small number beside colours up to 255
-        net.fusion.fcn.backbone.features[0].weight[:, 3] *= 100
+        first[:, 3] *= 300
     plain = fcn32s("alexnet", 5).eval()
     weights = net.fusion.fcn.state_dict()
     weights["backbone.features.0.weight"] = weights["backbone.features.0.weight"][:, :3]
     plain.load_state_dict(weights)
-    middle = torch.full_like(depth, torch.tensor(LOG_DEPTH).exp().item())
+    middle = torch.full_like(depth, torch.tensor(LOG_DEPTH).exp().item() / 1000)
+    both = lambda far: torch.cat([photo, far], 1)  # noqa: E731
     with torch.inference_mode():
-        torch.testing.assert_close(net(photo, middle), plain(photo), rtol=1e-3, atol=1e-3)  # depth as usual: no news
-        assert (net(photo, depth) - plain(photo)).abs().max() > 0.01
-        assert net(photo, torch.zeros_like(depth)).isfinite().all()
+        torch.testing.assert_close(net(both(middle)), plain(photo), rtol=1e-3, atol=1e-3)  # depth as usual: no news
+        assert (net(both(depth)) - plain(photo)).abs().max() > 0.01
+        assert net(both(torch.zeros_like(depth))).isfinite().all()
 
 
-@pytest.mark.parametrize(("make", "channels"), [(fcn_rgbd_late, 3), (fcn_rgbd_early, 1)])
-def test_gradients_reach_everything(make, channels):
-    net = stir(make(3, "alexnet")).train()
-    depth = torch.rand(1, channels, 20, 24) * 1000
-    net.loss(torch.rand(1, 3, 20, 24), depth, torch.randint(0, 3, (1, 20, 24)))["main"].backward()
-    assert [name for name, p in net.named_parameters() if p.grad is None] == []
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fcn_rgbd_early", "fcn_rgbd_late"])
+def test_the_recipe_trains_on_rooms(tmp_path, name):
+    """From files to a checkpoint; at stride 32 a room of 64 pixels is learned in outline."""
+    convert(synthetic("rooms", size=(48, 64), count=3), tmp_path / "rooms", to="rgbd")
+    recipe = SemanticRecipe(
+        data=f"rgbd:{tmp_path / 'rooms'}", split="all", val_split="all", model=name, options={"backbone": "alexnet"},
+        epochs=30, validate_every=30, batch=3, crop=None, scale=(1.0, 1.0), rotate=0.0, blur=0.0, jitter=0.0, ema=0.0,
+        precision="fp32",
+    )  # fmt: skip
+    result = run(recipe, tmp_path / "run", progress=False)
+    assert result.history[-1]["loss"] < 0.6 * result.history[0]["loss"]
+    assert result.scores["miou"] > 0.45
+    room = next((tmp_path / "rooms" / "images").iterdir())
+    assert masklet.predict(result.best, room, depth=tmp_path / "rooms" / "depth").size == (48, 64)

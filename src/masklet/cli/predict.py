@@ -32,6 +32,13 @@ def predict(
     long_side: Annotated[
         int | None, typer.Option(help="Let the model see larger pictures shrunk to this side.")
     ] = None,
+    depth: Annotated[
+        Path | None,
+        typer.Option(help="For models that look at depth: that of the picture, or a folder of them."),
+    ] = None,
+    camera: Annotated[
+        str | None, typer.Option(help="That of the depth, fx,fy,cx,cy in pixels; a Kinect if left out.")
+    ] = None,
     precision: Precision = "auto",
     device: Device = "auto",
     batch: Batch = 1,
@@ -48,6 +55,7 @@ def predict(
     from masklet.inference.image import collect
     from masklet.inference.writers import FORMATS, predict_files
 
+    pinhole = _camera(camera) if camera is not None else None
     kinds = choices(formats, "--formats", (*FORMATS, "overlay.png"))
     found = collect(inputs, videos=True)[0][:limit]
     _all_there(found)
@@ -66,6 +74,8 @@ def predict(
             precision=precision,
             device=where,
             batch=batch,
+            depth=depth,
+            camera=pinhole,
         )
     frames = f" and {written.frames} video frames" if written.frames else ""
     text = f"{len(written.images)} pictures{frames}, {written.seconds:.2f} s in the model; results in {out}"
@@ -83,6 +93,15 @@ def predict(
         text=text,
         exit_code=2 if written.unreadable else 0,
     )
+
+
+def _camera(text: str) -> Any:
+    from masklet.ops.hha import Camera
+
+    values = numbers(text, "--camera")
+    if len(values) != 4 or min(values[:2]) <= 0:
+        raise Mistake(f"--camera is {text!r}", "give fx,fy,cx,cy in pixels, such as 518.9,519.5,325.6,253.7")
+    return Camera(*values)
 
 
 def _all_there(paths: Sequence[Any]) -> None:

@@ -15,8 +15,8 @@ from masklet.structures.errors import UserError
 
 def collate_semantic(
     samples: Sequence[Sample], ignore: int = 255
-) -> tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, "b h w"]]:
-    """Pictures as float32 in [0, 1] and label maps as int64.
+) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b h w"]]:
+    """Pictures as float32 in [0, 1], followed by the channels of their depth if they have any, and label maps as int64.
 
     Samples of different sizes are filled up at the right and below: with black, and with `ignore`.
     """
@@ -25,6 +25,9 @@ def collate_semantic(
     if unlabeled := [s.name for s in samples if s.semantic is None]:
         raise UserError(f"sample {unlabeled[0]!r} has no label map", hint="train on a data set with masks")
     height, width = (max(s.size[axis] for s in samples) for axis in (0, 1))
+    depths = [s.depth for s in samples if s.depth is not None]
+    if depths and (len(depths) < len(samples) or len({len(depth) for depth in depths}) > 1):
+        raise UserError("samples of one batch differ in their depth", hint="train on pictures that all have it")
     images = torch.zeros(len(samples), 3, height, width, dtype=samples[0].image.dtype)
     targets = torch.full((len(samples), height, width), ignore, dtype=torch.int64)
     for image, target, sample in zip(images, targets, samples, strict=True):
@@ -32,7 +35,12 @@ def collate_semantic(
         image[:, :h, :w] = sample.image if sample.image.dtype == images.dtype else to_float(sample.image)
         if sample.semantic is not None:
             target[:h, :w] = sample.semantic
-    return to_float(images), targets
+    if not depths:
+        return to_float(images), targets
+    far = torch.zeros(len(samples), len(depths[0]), height, width)
+    for plane, depth in zip(far, depths, strict=True):
+        plane[:, : depth.shape[1], : depth.shape[2]] = depth
+    return torch.cat([to_float(images), far], 1), targets
 
 
 def collate_instances(

@@ -24,6 +24,7 @@ from masklet.data.categories import coco_categories
 from masklet.data.coco_instances import HALF, Coco
 from masklet.data.coco_panoptic import write_coco_panoptic
 from masklet.data.object_writers import Lost, Step, objects_of, place_image, to_labelme, to_nuclei, to_yolo
+from masklet.data.rgbd import seen_as
 from masklet.data.sources import Dataset
 from masklet.ops import rle
 from masklet.structures import Classes, Instances, Panoptic, Sample, SemanticMap
@@ -168,6 +169,27 @@ def to_folder(dataset: Dataset, out: Path, step: Step) -> list[str]:
     return [f"{objects} objects: a label map knows classes only"] if objects else []
 
 
+def to_rgbd(dataset: Dataset, out: Path, step: Step) -> list[str]:
+    """`images`, `depth` (16-bit millimetres), `hha`, `labels` and `classes.json`, as the kind `rgbd` reads them."""
+    metres, pictures = (seen_as(dataset, depth_as) for depth_as in ("metres", "hha"))
+    for i in range(len(dataset)):
+        sample = metres[i]
+        assert sample.depth is not None
+        place_image(out / "images", dataset, i, sample)
+        write_index_png(out / "labels" / f"{sample.name}.png", _labels(sample), dataset.classes)
+        with replacing(out / "depth" / f"{sample.name}.png") as unfinished:
+            Image.fromarray((sample.depth[0] * 1000).round().clamp(0, 65535).numpy().astype(np.uint16)).save(
+                unfinished, "PNG"
+            )
+        with replacing(out / "hha" / f"{sample.name}.png") as unfinished:
+            Image.fromarray((pictures[i].depth * 255).round().byte().permute(1, 2, 0).numpy()).save(unfinished, "PNG")
+        step(i + 1)
+    write_json(out / "classes.json", classes_json(dataset.classes))
+    if (camera := getattr(dataset, "camera", None)) is not None:
+        write_json(out / "camera.json", camera._asdict())
+    return []
+
+
 def to_flood(dataset: Dataset, out: Path, step: Step) -> list[str]:
     """`Image`, `Mask` (black and white) and `metadata.csv`: the layout of the seed's flood set."""
     if len(dataset.classes) != 2:
@@ -234,6 +256,7 @@ FORMATS: Mapping[str, Callable[[Dataset, Path, Step], list[str]]] = MappingProxy
         "flood": to_flood,
         "coco": to_coco,
         "coco_panoptic": to_coco_panoptic,
+        "rgbd": to_rgbd,
         "labelme": to_labelme,
         "yolo": to_yolo,
         "nuclei": to_nuclei,

@@ -159,21 +159,34 @@ def label_values(image: Image.Image, path: str | Path) -> np.ndarray:
     raise BadFile(path, "mask_mode", fault, "save it as an 8-bit or 16-bit PNG")
 
 
-def to_float(image: Tensor) -> Float[Tensor, "*b 3 h w"]:
+def to_float(image: Tensor) -> Float[Tensor, "*b c h w"]:
     """float32 in [0, 1] from bytes; floating point pictures pass."""
     return image.float().div_(255) if image.dtype == torch.uint8 else image.float()
 
 
-def as_batch(images: Any) -> list[Float[Tensor, "3 h w"]]:
+def as_batch(images: Any, channels: int = 3) -> list[Float[Tensor, "c h w"]]:
     """What a model is fed, from anything: one picture or many, as a list of float32 RGB tensors in [0, 1].
 
-    A tensor (B, 3, H, W) or an array (B, H, W, C) counts as B pictures.
+    A tensor (B, 3, H, W) or an array (B, H, W, C) counts as B pictures. With more than 3 `channels` a picture is a
+    float tensor that has them all, the colours first: there is no other way to say what the rest means.
     """
     if isinstance(images, Tensor | np.ndarray) and images.ndim == 4:
         images = list(images)
     if not isinstance(images, Sequence) or isinstance(images, str):
         images = [images]
-    return [_as_float(image) for image in images]
+    return [_as_float(image) if channels == 3 else _complete(image, channels) for image in images]
+
+
+def _complete(image: Any, channels: int) -> Tensor:
+    """A float tensor of so many channels, of which the first three are checked to be colours."""
+    if not isinstance(image, Tensor) or image.ndim != 3 or len(image) != channels or not image.is_floating_point():
+        came = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise UserError(
+            f"the model reads {channels} channels but the picture is {came}",
+            hint=f"give each picture its depth: masklet.data.rgbd.read_rgbd makes ({channels}, height, width) of both",
+        )
+    _check_range(image[:3])
+    return image.float()
 
 
 def _as_float(image: Any) -> Tensor:

@@ -20,6 +20,7 @@ from masklet.data.labelme import labelme
 from masklet.data.nuclei import nuclei
 from masklet.data.pairs import Listing
 from masklet.data.pets import list_pets
+from masklet.data.rgbd import rgbd
 from masklet.data.rotated_quads import dota, icdar
 from masklet.data.sa1b import sa1b
 from masklet.data.sbd import sbd, voc_instances
@@ -53,6 +54,7 @@ SOURCES: Mapping[str, Callable[..., Listing | Dataset]] = MappingProxyType(
         "folder": list_folder,
         "flood": list_flood,
         "camvid": list_camvid,
+        "rgbd": rgbd,
         "pets": list_pets,
         "voc": list_voc,
         "cityscapes": list_cityscapes,

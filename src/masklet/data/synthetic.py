@@ -8,6 +8,7 @@ synthetic:cells     touching cells under a microscope
 synthetic:flood     land and water with a sinusoidal shore, seen from the air
 synthetic:drinks    soda, bottle and juice on a table
 synthetic:scenes    bands of sky, grass and road with balls and boxes in front
+synthetic:rooms     floor, walls and boxes with a depth image; colours do not say what is what
 
 `synthetic:drinks@96x128` draws them 96 pixels high and 128 wide.
 """
@@ -29,6 +30,8 @@ import torch
 from jaxtyping import Bool, Float32
 
 from masklet.data.pairs import Samples
+from masklet.data.rgbd import encoded
+from masklet.ops.hha import kinect
 from masklet.structures import Classes, Instances, Masks, Sample
 from masklet.structures.errors import UserError
 
@@ -46,6 +49,7 @@ class Canvas:
     image: np.ndarray = field(init=False)
     labels: np.ndarray = field(init=False)
     objects: list[tuple[np.ndarray, int]] = field(default_factory=list)
+    depth: np.ndarray | None = None  # metres
 
     def __post_init__(self) -> None:
         self.image = np.zeros((*self.size, 3), np.float32)
@@ -246,6 +250,40 @@ def scenes(c: Canvas) -> None:
             c.paint(c.box(cy, cx, radius * 1.2, radius * 0.8), c.color((0.3, 0.5, 0.2)), 4, thing=True)
 
 
+def rooms(c: Canvas) -> None:
+    """Seen by a level-headed person with NYUDv2's camera, 1.1 to 1.5 m above the floor, looking down a little."""
+    camera, eye, reach = kinect(*c.size), c.rng.uniform(1.1, 1.5), c.rng.uniform(2.5, 4.5)
+    down, turn = np.radians(c.rng.uniform(8, 28)), np.radians(c.rng.uniform(-35, 35))
+    tilt = np.array([[1, 0, 0], [0, math.cos(down), math.sin(down)], [0, -math.sin(down), math.cos(down)]])
+    spin = np.array([[math.cos(turn), 0, math.sin(turn)], [0, 1, 0], [-math.sin(turn), 0, math.cos(turn)]])
+    rays = np.stack([(c.x - 0.5 - camera.cx) / camera.fx, (c.y - 0.5 - camera.cy) / camera.fy, np.ones(c.size)], -1)
+    rays = rays @ (spin @ tilt).T  # in the room: x right, y down, z ahead, from the eye
+    side = c.rng.choice([-1, 1]) * c.rng.uniform(1.2, 2.5)
+    with np.errstate(divide="ignore"):
+        c.depth = np.full(c.size, np.inf)
+        for axis, place, label in ((1, eye, 0), (2, reach, 1), (0, side, 1), (2, -4.0, 1), (0, -np.sign(side) * 4, 1)):
+            along = place / rays[..., axis]
+            _nearer(c, np.where(along > 0, along, np.inf), label)
+        for _ in range(c.rng.integers(1, 5)):
+            size = c.rng.uniform((0.3, 0.3, 0.3), (1.2, 0.9, 1.2))
+            middle = c.rng.uniform((-1.5, 0, 1.2), (1.5, 0, reach))
+            low, high = middle - size / 2, middle + size / 2
+            low[1], high[1] = eye - size[1], eye
+            ends = np.sort([low / rays, high / rays], 0)
+            enter, leave = ends[0].max(-1), ends[1].min(-1)
+            _nearer(c, np.where((enter < leave) & (enter > 0.3), enter, np.inf), 2)
+    c.depth = (c.depth * (1 + 0.002 * c.rng.normal(size=c.size))).astype(np.float32)
+    c.depth[c.noise(8, 1.0) > 2.2] = 0  # the sensor saw nothing there
+
+
+def _nearer(c: Canvas, depth: np.ndarray, label: int) -> None:
+    """A surface, where it hides what was there."""
+    assert c.depth is not None
+    seen = depth < c.depth
+    c.depth[seen] = depth[seen]
+    c.paint(seen, c.rng.uniform(0.15, 0.85, 3), label, rough=0.08)
+
+
 @dataclass(frozen=True)
 class Kind:
     """How to draw one made data set, its classes and the usual size."""
@@ -254,6 +292,7 @@ class Kind:
     names: tuple[str, ...]
     stuff: int = 1  # the first so many classes are no objects
     size: tuple[int, int] = (96, 96)
+    deep: bool = False  # draws a depth image too
 
     @property
     def classes(self) -> Classes:
@@ -270,6 +309,7 @@ KINDS = MappingProxyType(
         "flood": Kind(flood, ("dry", "flooded"), stuff=2),
         "drinks": Kind(drinks, ("background", "soda", "bottle", "juice"), size=(480, 640)),
         "scenes": Kind(scenes, ("sky", "grass", "road", "ball", "box"), stuff=3, size=(96, 128)),
+        "rooms": Kind(rooms, ("floor", "wall", "furniture"), stuff=3, size=(96, 128), deep=True),
     }
 )
 
@@ -284,6 +324,7 @@ class Synthetic(Samples):
     size: tuple[int, int]
     numbers: tuple[tuple[str, int], ...]  # (split, number) of every sample
     seed: int = 0
+    depth_as: str | None = "metres"
 
     @property
     def classes(self) -> Classes:
@@ -295,6 +336,13 @@ class Synthetic(Samples):
     def paths(self, index: int) -> tuple[Path, ...]:
         """Nothing of this lies on disk."""
         return ()
+
+    def seeing(self, depth_as: str | None) -> Synthetic:
+        """The same samples with their depth as a model wants it, or without."""
+        if depth_as is not None and not self.kind.deep:
+            hint = f"choose from {', '.join(name for name, kind in KINDS.items() if kind.deep)}"
+            raise UserError(f"depth is wanted, and synthetic:{self.name} has none", hint=hint)
+        return replace(self, depth_as=depth_as)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -320,7 +368,11 @@ class Synthetic(Samples):
             semantic=torch.from_numpy(canvas.labels),
             instances=instances,
             classes=self.classes,
+            depth=None if canvas.depth is None or self.depth_as is None else self._depth(canvas.depth),
         )
+
+    def _depth(self, metres: np.ndarray) -> Float32[torch.Tensor, "d h w"]:
+        return encoded(torch.from_numpy(metres)[None], self.depth_as or "metres")
 
 
 def synthetic(

@@ -1,9 +1,10 @@
 """Augmentation of whole samples: the picture and everything known about it move together.
 
 A transform is called with a sample and a `torch.Generator`, takes all its chance from the generator, and returns a new
-sample. Pictures stay uint8 where they came as uint8; label maps, masks and ids are never interpolated. What a transform
-adds around the picture is `fill` there, `ignore` in label maps, and nothing in masks. Objects with nothing left in the
-picture are dropped; keypoints outside it are no longer labelled; in a mirror left and right keypoints change places.
+sample. Pictures stay uint8 where they came as uint8; label maps, masks, ids and depths are never interpolated. What a
+transform adds around the picture is `fill` there, `ignore` in label maps, and nothing in masks and depths. Objects with
+nothing left in the picture are dropped; keypoints outside it are no longer labelled; in a mirror left and right
+keypoints change places.
 
     train = Compose([RandomScale((0.5, 2.0)), RandomCrop(360), RandomFlip(), ColorJitter()])
     sample = train(sample, torch.Generator().manual_seed(0))
@@ -62,6 +63,7 @@ class Move:
             instances=None if sample.instances is None else self._objects(sample.instances),
             panoptic=panoptic,
             matte=matte,
+            depth=None if sample.depth is None else self.labels(sample.depth, 0),
         )
 
     def _objects(self, objects: Instances) -> Instances:

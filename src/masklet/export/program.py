@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from masklet.models.base import evaluating
+from masklet.models.base import channels, evaluating
 from masklet.structures.errors import UserError
 
 META = "masklet.json"  # inside the .pt2: what the numbers mean
@@ -37,7 +37,7 @@ class Labels(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Shaped[Tensor, "b h w"]:
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Shaped[Tensor, "b h w"]:
         logits = self.model(images)
         return logits.argmax(1).to(torch.uint8 if logits.shape[1] <= 256 else torch.int64)
 
@@ -66,7 +66,7 @@ def export_program(
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
     batches = [batch or 2] * 2 if batch else [2, 3]
-    images = [torch.rand(n, 3, *size, generator=generator).to(device) for n in batches]
+    images = [torch.rand(n, channels(model), *size, generator=generator).to(device) for n in batches]
     shapes = None if batch else ({0: torch.export.Dim("batch")},)
     path.parent.mkdir(parents=True, exist_ok=True)
     drafts = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-")
@@ -99,9 +99,21 @@ def _describe(model: Any, size: tuple[int, int], outputs: str, batch: int | None
         "version": 1,
         **getattr(model, "spec", {}),
         "classes": model.classes.to_dict() if hasattr(model, "classes") else None,
-        "input": {"layout": "b 3 h w", "colors": "RGB in 0..1", "size": list(size), "batch": batch},
+        "input": {
+            "layout": f"b {channels(model)} h w",
+            "colors": "RGB in 0..1",
+            **_depth(model),
+            "size": list(size),
+            "batch": batch,
+        },
         "outputs": outputs,
     }
+
+
+def _depth(model: Any) -> dict[str, str]:
+    """How the channels after the colours are to be filled, for a model that has such."""
+    said = {"metres": "metres, 0 where unknown", "hha": "HHA in 0..1"}
+    return {"depth": said[model.depth_as]} if channels(model) > 3 else {}
 
 
 def _difference(want: Tensor, got: Tensor) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from masklet.data.rgbd import picture_of, seen_as
 from masklet.data.sources import Dataset
 from masklet.inference.image import MANY, Predictor, Settings
 from masklet.metrics.semantic import SemanticScore
@@ -44,11 +45,12 @@ def measure(
     classes = getattr(dataset, "classes", None) or dataset[0].classes or predictor.model.classes
     _same_classes(classes, predictor.model.classes)
     predictor.barred = classes.unscored
+    dataset = seen_as(dataset, getattr(predictor.model, "depth_as", None))
     total = SemanticScore(classes, ignore=classes.ignore, mode=mode, absent=absent)
     batch = predictor.settings.batch
     for start in range(0, len(dataset), batch):
         samples = [_labelled(dataset[i], i) for i in range(start, min(start + batch, len(dataset)))]
-        results = predictor([sample.image for sample, _ in samples])
+        results = predictor([picture_of(sample) for sample, _ in samples])
         for done, ((sample, truth), result) in enumerate(zip(samples, results, strict=True), start + 1):
             total.update(result.labels, truth)
             if each is not None:

@@ -17,15 +17,17 @@ from PIL import Image
 from torch import Tensor
 
 from masklet.data.images import SUFFIXES, as_batch, list_images, natural_key, read_image, to_float
+from masklet.data.rgbd import RGBDPhoto, read_rgbd, with_depth
 from masklet.inference import tiles
 from masklet.inference.folding import folded
 from masklet.inference.tta import View, look, views
-from masklet.models.base import evaluating, narrow
+from masklet.models.base import channels, evaluating, narrow
+from masklet.ops.hha import Camera
 from masklet.parts import precision as formats
 from masklet.structures import SemanticMap
 from masklet.structures.errors import UserError
 
-Picture = UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"]
+Picture = UInt8[Tensor, "3 h w"] | Float[Tensor, "c h w"]  # more channels where a model looks at depth
 VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 MANY = 8  # pictures from which on folding pays
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -72,7 +74,7 @@ class Prediction:
     """What came of one picture of many."""
 
     name: str
-    image: Picture
+    image: Picture  # its colours
     result: Any
     seconds: float
     source: Any = None  # the path, where it came from a file
@@ -99,14 +101,18 @@ def predict(
     device: str = "auto",
     probs: bool = False,
     batch: int = 1,
+    depth: str | Path | None = None,
+    camera: Camera | None = None,
 ) -> Any:
     """The result for one picture, or a list of results for several: `predict("street", "photo.jpg")`.
 
     `model` is a model or whatever `masklet.load` takes. `inputs` is a path, PIL image, HWC array or CHW tensor; a
-    folder, a glob ("photos/*.jpg"), a list or a batch gives a list. `Settings` explains the options.
+    folder, a glob ("photos/*.jpg"), a list or a batch gives a list. `Settings` explains the options. `depth` is for
+    models that look at depth: the depth image of the picture, or a folder of them, taken with `camera`.
     """
     settings = Settings(tile, overlap, flip, scales, long_side, precision, device, probs, batch)
     sources, many = collect(inputs)
+    sources = sources if depth is None else with_depth(sources, depth, camera)
     predictor = Predictor(model, settings, many=len(sources) >= MANY)
     results = [found.result for found in predictor.each(sources)]
     return results if many else results[0]
@@ -133,7 +139,12 @@ class Predictor:
             )
 
     def __call__(self, images: Sequence[Picture]) -> list[Any]:
-        """Results of pictures that are already uint8 or float RGB tensors (3, H, W), in their order."""
+        """Results of pictures that are already uint8 or float RGB tensors (3, H, W), in their order.
+
+        For a model that looks at depth they are float tensors with the channels of the depth after the colours.
+        """
+        for image in images:
+            self._check_channels(len(image))
         with ExitStack() as stack:
             stack.enter_context(evaluating(self.model))
             stack.enter_context(torch.inference_mode())
@@ -147,12 +158,33 @@ class Predictor:
 
         A picture that cannot be read ends it with an error, unless there is a list, which then names it.
         """
-        for group in _alike(_readable(sources, unreadable), self.settings.batch, lambda named: named[1]):
+        for group in _alike(self._readable(sources, unreadable), self.settings.batch, lambda named: named[1]):
             start = time.perf_counter()
             results = self([image for _, image, _ in group])
             seconds = (time.perf_counter() - start) / len(group)
             for (name, image, source), result in zip(group, results, strict=True):
-                yield Prediction(name, image, result, seconds, source)
+                yield Prediction(name, image[:3], result, seconds, source)
+
+    def _readable(
+        self, sources: Iterable[Any], unreadable: list[Unreadable] | None
+    ) -> Iterator[tuple[str, Picture, Path | None]]:
+        for source in sources:
+            try:
+                read = _read(source, self.model)
+            except (UserError, OSError) as error:
+                if unreadable is None:
+                    raise
+                unreadable.append(Unreadable(source, error))
+            else:
+                yield read
+
+    def _check_channels(self, came: int) -> None:
+        wanted = channels(self.model)
+        if came < wanted:
+            hint = "pass depth=... (masklet predict --depth), or an RGBDPhoto"
+            raise UserError(f"{self.name} looks at depth, and the picture has none", hint=hint)
+        if came > wanted:
+            raise UserError(f"{self.name} does not look at depth", hint="leave the depth out")
 
     def _predict(self, images: Sequence[Picture]) -> list[SemanticMap]:
         """Pictures of one size."""
@@ -187,7 +219,7 @@ class Predictor:
         shrink = 1.0 if side is None else min(1.0, side / max(shape[-2:]))
         return tuple(View(view.scale * shrink, view.flip) for view in views(self.settings.scales, self.settings.flip))
 
-    def _fed(self, images: Tensor) -> Float[Tensor, "b 3 h w"]:
+    def _fed(self, images: Tensor) -> Float[Tensor, "b c h w"]:
         """A batch as the model eats it."""
         return formats.arranged(to_float(images.to(self.device)), self.model)
 
@@ -228,28 +260,18 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS and not path.name.startswith(".")
 
 
-def _read(source: Any) -> tuple[str, Picture, Path | None]:
+def _read(source: Any, model: Any) -> tuple[str, Picture, Path | None]:
     """Name, pixels and path of anything that is a picture; float pictures keep their precision."""
+    if isinstance(source, RGBDPhoto):
+        depth_as = getattr(model, "depth_as", "metres")
+        name, _, path = _read(source.image, None)
+        return name, read_rgbd(source.image, source.depth, depth_as, source.camera), path
     if isinstance(source, Path):
         return source.name, read_image(source), source
     if isinstance(source, Tensor) and source.is_floating_point():
-        return "image", as_batch([source])[0], None
+        return "image", as_batch([source], channels(model))[0], None
     name = getattr(source, "filename", "") if isinstance(source, Image.Image) else ""
     return Path(name).name or "image", read_image(source), None
-
-
-def _readable(
-    sources: Iterable[Any], unreadable: list[Unreadable] | None
-) -> Iterator[tuple[str, Picture, Path | None]]:
-    for source in sources:
-        try:
-            read = _read(source)
-        except (UserError, OSError) as error:
-            if unreadable is None:
-                raise
-            unreadable.append(Unreadable(source, error))
-        else:
-            yield read
 
 
 def _alike(items: Iterable[Any], most: int, image: Any = lambda item: item) -> Iterator[list[Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from masklet.ops.tiles import fades, windows
@@ -21,8 +21,8 @@ ALIGN = 32  # tile sides are multiples of the coarsest stride of common models
 
 
 def blocks(
-    chances: Callable[[UInt8[Tensor, "b 3 h w"]], Float[Tensor, "b k h w"]],
-    image: UInt8[Tensor, "3 H W"],
+    chances: Callable[[Shaped[Tensor, "b c h w"]], Float[Tensor, "b k h w"]],
+    image: Shaped[Tensor, "c H W"],
     tile: int,
     overlap: float = 0.25,
     batch: int = 1,

@@ -30,7 +30,7 @@ class View:
         """The size of the picture as the model sees it."""
         return max(1, round(height * self.scale)), max(1, round(width * self.scale))
 
-    def of(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 hv wv"]:
+    def of(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c hv wv"]:
         """The picture as the model sees it; shrinking averages, so that nothing flickers."""
         size = self.size(*images.shape[-2:])
         if size != tuple(images.shape[-2:]):
@@ -84,7 +84,7 @@ class Looks:
         return rows.flip(-1) if view.flip else rows
 
 
-def look(model: Any, images: Float[Tensor, "b 3 h w"], seen: tuple[View, ...], barred: Sequence[int] = ()) -> Looks:
+def look(model: Any, images: Float[Tensor, "b c h w"], seen: tuple[View, ...], barred: Sequence[int] = ()) -> Looks:
     """What the model says about the pictures, view by view. `barred` classes get no chance anywhere."""
     scores = tuple(model.scores(view.of(images)).float() for view in seen)
     if barred:

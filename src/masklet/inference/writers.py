@@ -13,8 +13,10 @@ from PIL import Image
 from masklet.data.categories import coco_categories
 from masklet.data.formats import coco_annotations, coco_json, write_index_png, write_json
 from masklet.data.images import to_float
+from masklet.data.rgbd import with_depth
 from masklet.inference.image import MANY, Picture, Predictor, Settings, Unreadable, collect, is_video
 from masklet.inference.video import describe, predict_video, video_writer
+from masklet.ops.hha import Camera
 from masklet.structures import Classes, SemanticMap
 from masklet.structures.errors import UserError
 from masklet.structures.files import replacing
@@ -84,6 +86,8 @@ def predict_files(
     formats: Sequence[str] = FORMATS,
     title: str = "",
     progress: Callable[[int, int], None] | None = None,
+    depth: str | Path | None = None,
+    camera: Camera | None = None,
     **settings: Any,
 ) -> Written:
     """Predicts files, folders, globs and videos and writes everything under `out_dir`.
@@ -91,10 +95,13 @@ def predict_files(
     Pictures: `overlay/NAME.jpg` and `index/NAME.png` each, one `coco.json`, `summary.json` and `report.html` for all.
     Videos: `overlay/NAME.mp4` and `index/NAME/000000.png`, frame by frame. An interruption leaves finished files only.
     Pictures that cannot be read are left out and listed in `unreadable`; where none can be read, that is an error.
+    `depth` is for models that look at it: the depth image of the picture, or a folder of them; `camera` took them.
     """
     _known(formats)
     out, sources = Path(out_dir), collect(inputs, videos=True)[0]
     videos, pictures = [s for s in sources if _is_film(s)], [s for s in sources if not _is_film(s)]
+    if depth is not None:
+        pictures = list(with_depth(pictures, depth, camera))
     predictor = Predictor(model, Settings(**settings), many=len(pictures) >= MANY or bool(videos))
     done, names, cards = Written(), _Names(), _Cards(len(pictures))
     images: list[dict[str, Any]] = []

@@ -46,6 +46,12 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "fcn16s": System("fcn:fcn16s", ("semantic",), "FCN with one skip from stride 16 (Long et al., 2015)"),
         "fcn8s": System("fcn:fcn8s", ("semantic",), "FCN with skips from strides 16 and 8 (Long et al., 2015)"),
         "fcn8s_at_once": System("fcn:fcn8s_at_once", ("semantic",), "FCN-8s trained in one go, with scaled skips"),
+        "fcn_rgbd_early": System(
+            "fcn_rgbd:fcn_rgbd_early", ("semantic",), "FCN whose first layer also reads depth (RGB-D, NYUDv2)"
+        ),
+        "fcn_rgbd_late": System(
+            "fcn_rgbd:fcn_rgbd_late", ("semantic",), "Two FCNs, on colours and on HHA pictures of the depth, added"
+        ),
         "fcn_two_heads": System(
             "fcn_two_heads:fcn_two_heads", ("semantic",), "FCN-16s that also says horizontal, vertical or sky"
         ),

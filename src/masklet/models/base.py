@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from masklet.data.images import as_batch
+from masklet.data.rgbd import DEPTHS
+from masklet.models.seams import find_in_tiles
 from masklet.ops.boxes import clip, larger_than
 from masklet.ops.paste import Placement, paste
 from masklet.ops.resize import argmax_resized, resize
@@ -68,16 +70,17 @@ class SemanticModel(Protocol):
     `scores` may be coarser than the image. Resizing them bilinearly (with `align_corners`) to the size of the image
     gives `forward`. A model that pads the image first has `padded_size(height, width)`: its scores cover that size,
     the image in the top left corner. A model that was trained on small pictures has `long_side`: predictions shrink
-    larger ones to it first, and come back at full size.
+    larger ones to it first, and come back at full size. A model that looks at depth as well says in `depth_as` how it
+    wants it, "metres" or "hha"; its images then have the channels of the depth after the colours.
     """
 
     classes: Classes
     spec: dict[str, Any]
     align_corners: bool
 
-    def scores(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k hs ws"]: ...
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h w"]: ...
-    def loss(self, images: Float[Tensor, "b 3 h w"], targets: Int[Tensor, "b h w"]) -> dict[str, Tensor]: ...
+    def scores(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k hs ws"]: ...
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]: ...
+    def loss(self, images: Float[Tensor, "b c h w"], targets: Int[Tensor, "b h w"]) -> dict[str, Tensor]: ...
     def predict(self, images: Any) -> SemanticMap | list[SemanticMap]: ...
 
 
@@ -98,6 +101,11 @@ class InstanceModel(Protocol):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]: ...
     def loss(self, images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances]) -> dict[str, Tensor]: ...
     def predict(self, images: Any) -> Instances | list[Instances]: ...
+
+
+def channels(model: Any) -> int:
+    """Channels of the pictures that `model` reads: 3 colours, and those of the depth where it has `depth_as`."""
+    return 3 + DEPTHS.get(getattr(model, "depth_as", ""), 0)
 
 
 def covered(model: Any, height: int, width: int) -> tuple[int, int]:
@@ -135,7 +143,7 @@ def predict_semantic(model: Any, images: Any, *, probs: bool = False) -> Semanti
     floats at full resolution; without it the full-size scores are never made.
     """
     with evaluating(model), torch.inference_mode():
-        maps = [_predict_one(model, image, probs) for image in as_batch(images)]
+        maps = [_predict_one(model, image, probs) for image in as_batch(images, channels(model))]
     return maps if _several(images) else maps[0]
 
 
@@ -144,7 +152,7 @@ def _several(images: Any) -> bool:
     return batch or (isinstance(images, Sequence) and not isinstance(images, str))
 
 
-def _predict_one(model: Any, image: Float[Tensor, "3 h w"], probs: bool) -> SemanticMap:
+def _predict_one(model: Any, image: Float[Tensor, "c h w"], probs: bool) -> SemanticMap:
     height, width = image.shape[-2:]
     image = shrunk(image[None].to(next(model.parameters()).device), getattr(model, "long_side", None))
     scores = model.scores(arranged(image, model))
@@ -159,7 +167,7 @@ def _predict_one(model: Any, image: Float[Tensor, "3 h w"], probs: bool) -> Sema
     return SemanticMap(labels[0, :height, :width].contiguous(), model.classes)
 
 
-def shrunk(images: Float[Tensor, "b 3 h w"], long_side: int | None) -> Float[Tensor, "b 3 h2 w2"]:
+def shrunk(images: Float[Tensor, "b c h w"], long_side: int | None) -> Float[Tensor, "b c h2 w2"]:
     """Images whose longer side is at most `long_side`, smoothed while they shrink."""
     factor = 1.0 if long_side is None else long_side / max(images.shape[-2:])
     if factor >= 1:
@@ -177,13 +185,15 @@ def narrow(labels: Integer[Tensor, "*shape"], num_classes: int) -> Integer[Tenso
 class ShorterSide:
     """Images whose shorter side is `short` pixels, or less where the longer one would pass `long`; 0 leaves them.
 
-    `whole` makes a number of pixels of a length; `smooth` averages where images shrink.
+    `whole` makes a number of pixels of a length; `smooth` averages where images shrink. Images with a side beyond
+    `tile` are seen in overlapping windows of that side, each resized for itself; 0 sees every image as a whole.
     """
 
     short: int = 800
     long: int = 1333
     whole: Callable[[float], int] = round
     smooth: bool = True
+    tile: int = 0
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """The new size of an image."""
@@ -205,8 +215,15 @@ def predict_instances(model: Any, images: Any) -> Instances | list[Instances]:
     straight into run lengths: a stack of full-size masks is never made.
     """
     with evaluating(model), torch.inference_mode():
-        found = [_detect_one(model, image) for image in as_batch(images)]
+        found = [_detect(model, image) for image in as_batch(images)]
     return found if _several(images) else found[0]
+
+
+def _detect(model: Any, image: Float[Tensor, "3 h w"]) -> Instances:
+    tile = model.resize.tile
+    if not tile or max(image.shape[-2:]) <= tile:
+        return _detect_one(model, image)
+    return find_in_tiles(partial(_detect_one, model), image, tile)
 
 
 def _detect_one(model: Any, image: Float[Tensor, "3 h w"]) -> Instances:

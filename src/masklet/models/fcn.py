@@ -105,7 +105,7 @@ class Coarsest(nn.Module):
         super().__init__()
         self.backbone = backbone
 
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
         return [self.backbone(x)["c5"]]
 
 

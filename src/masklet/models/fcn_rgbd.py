@@ -1,67 +1,56 @@
-"""FCN on colour and depth: joined at the first convolution (early fusion) or at the scores (late fusion).
-
-Two pictures go in, so these nets stand beside the table of models that take one: build them with `fcn_rgbd_early` and
-`fcn_rgbd_late`.
-"""
+"""FCN on colour and depth: joined at the first convolution (early fusion) or at the scores (late fusion)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from masklet.data.images import as_batch
-from masklet.models.base import evaluating, narrow
-from masklet.models.fcn import FCN, PIXELS, fcn32s
+from masklet.models import unknown
+from masklet.models.base import predict_semantic
+from masklet.models.fcn import FCN, PIXELS, fcn8s, fcn16s, fcn32s
 from masklet.parts.losses import cross_entropy
 from masklet.parts.norm import Normalize, Pixels
 from masklet.structures import Classes, SemanticMap
-from masklet.structures.errors import UserError
 
 HHA = Pixels((132.431, 94.076, 118.477), scale=255.0)  # mean of the published NYUDv2 pictures, in their own order
 LOG_DEPTH = 7.844  # mean of the logarithm of NYUDv2's depth in millimetres
+NEAREST = 1.0  # millimetre; stands for 0, which was not measured
+STRIDES: Mapping[int, Callable[..., FCN]] = MappingProxyType({32: fcn32s, 16: fcn16s, 8: fcn8s})
 
 
 class RGBDFCN(nn.Module):
-    """Per-pixel classes from colour and depth, joined by `fusion` (Long et al., 2015, sec. 5: NYUDv2)."""
+    """Per-pixel classes from colour and depth, joined by `fusion` (Long et al., 2015, sec. 5: NYUDv2).
 
+    Images have RGB in their first three channels. `depth_as` says what follows: "metres" one channel, 0 where unknown;
+    "hha" three channels in 0..1.
+    """
+
+    align_corners = False  # of no effect: the scores are as large as the image
     classes: Classes
+    spec: dict[str, Any]
     criterion: Callable[..., Tensor]
 
-    def __init__(self, fusion: nn.Module, num_classes: int) -> None:
+    def __init__(self, fusion: nn.Module, depth_as: str) -> None:
         super().__init__()
-        self.fusion, self.classes, self.criterion = fusion, Classes.default(num_classes), cross_entropy
+        self.fusion, self.depth_as, self.criterion = fusion, depth_as, cross_entropy
 
-    def scores(self, images: Float[Tensor, "b 3 h w"], depth: Float[Tensor, "b d h w"]) -> Float[Tensor, "b k h w"]:
-        return self.fusion(images, depth)
+    def scores(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+        return self.fusion(images[:, :3], images[:, 3:])
 
-    def forward(self, images: Float[Tensor, "b 3 h w"], depth: Float[Tensor, "b d h w"]) -> Float[Tensor, "b k h w"]:
-        return self.scores(images, depth)
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+        return self.scores(images)
 
-    def loss(
-        self, images: Float[Tensor, "b 3 h w"], depth: Float[Tensor, "b d h w"], targets: Int[Tensor, "b h w"]
-    ) -> dict[str, Tensor]:
-        return {"main": self.criterion(self.scores(images, depth), targets, ignore=self.classes.ignore)}
+    def loss(self, images: Float[Tensor, "b c h w"], targets: Int[Tensor, "b h w"]) -> dict[str, Tensor]:
+        return {"main": self.criterion(self.scores(images), targets, ignore=self.classes.ignore)}
 
-    def predict(self, images: Any, depth: Sequence[Float[Tensor, "d _ _"]]) -> list[SemanticMap]:
-        """The class of every pixel of each image; `depth` has one map of the same size for each."""
-        batch = list(as_batch(images))
-        if len(batch) != len(depth):
-            raise UserError(f"{len(depth)} depth maps for {len(batch)} images", hint="give one for each")
-        for image, far in zip(batch, depth, strict=True):
-            if image.shape[1:] != far.shape[1:]:
-                sizes = [f"{x.shape[1]}x{x.shape[2]}" for x in (far, image)]
-                raise UserError(f"the depth map is {sizes[0]} but its image is {sizes[1]}", hint="resize one of them")
-        device = next(self.parameters()).device
-        with evaluating(self), torch.inference_mode():
-            found = [
-                self.scores(image[None].to(device), far[None].to(device))
-                for image, far in zip(batch, depth, strict=True)
-            ]
-        return [SemanticMap(narrow(scores[0].argmax(0), len(self.classes)), self.classes) for scores in found]
+    def predict(self, images: Any) -> SemanticMap | list[SemanticMap]:
+        """Like all models, of float tensors that hold the depth too: `masklet.data.rgbd.read_rgbd` makes them."""
+        return predict_semantic(self, images)
 
 
 class LateFusion(nn.Module):
@@ -83,30 +72,36 @@ class EarlyFusion(nn.Module):
         self.normalize, self.fcn = normalize, fcn
 
     def forward(self, images: Float[Tensor, "b 3 h w"], depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b k h w"]:
-        far = depth.clamp(min=1.0).log() - LOG_DEPTH  # 0 was not measured: taken for a millimetre
+        far = (depth * 1000).clamp(min=NEAREST).log() - LOG_DEPTH
         return self.fcn.scores(torch.cat([self.normalize(images), far], 1))
 
 
-def fcn_rgbd_late(num_classes: int = 40, backbone: str = "vgg16", make: Callable[..., FCN] = fcn32s) -> RGBDFCN:
-    """Late fusion; depth comes as HHA pictures (horizontal disparity, height, angle) in 0..1. 40 classes: NYUDv2.
+def fcn_rgbd_late(num_classes: int = 40, backbone: str = "vgg16", stride: int = 32, pixels: str = "caffe") -> RGBDFCN:
+    """Late fusion; depth comes as HHA (horizontal disparity, height, angle). 40 classes: NYUDv2.
 
-    `make` is `fcn32s`, `fcn16s` or `fcn8s`. The enlarging filters are fixed, so adding before or after is the same.
+    `stride` is that of the finest scores: 32, 16 or 8, as in FCN-32s, 16s and 8s. The enlarging filters are fixed, so
+    adding before or after them is the same. Other options as in `fcn32s`.
     """
-    depth = make(backbone, num_classes)
+    make = _fcn(stride)
+    colour, depth = make(backbone, num_classes, pixels), make(backbone, num_classes, pixels)
     depth.normalize = Normalize(*HHA)
-    return RGBDFCN(LateFusion(make(backbone, num_classes), depth), num_classes)
+    return RGBDFCN(LateFusion(colour, depth), "hha")
 
 
-def fcn_rgbd_early(num_classes: int = 40, backbone: str = "vgg16", make: Callable[..., FCN] = fcn32s) -> RGBDFCN:
-    """Early fusion; depth comes in millimetres, 0 where it was not measured.
+def fcn_rgbd_early(num_classes: int = 40, backbone: str = "vgg16", stride: int = 32, pixels: str = "caffe") -> RGBDFCN:
+    """Early fusion; depth comes in metres. The other options as in `fcn_rgbd_late`.
 
-    The fourth channel of the first convolution starts as noise of the deviation that its first three have.
+    The first convolution's weights for the depth start as the mean of those for the three colours.
     """
-    fcn = make(backbone, num_classes)
+    fcn = _fcn(stride)(backbone, num_classes, pixels)
     fcn.normalize = nn.Identity()
     first = next(module for module in fcn.backbone.modules() if isinstance(module, nn.Conv2d))
-    with torch.no_grad():
-        extra = torch.randn_like(first.weight[:, :1]) * first.weight.std()
-        first.weight = nn.Parameter(torch.cat([first.weight, extra], 1))
+    first.weight = nn.Parameter(torch.cat([first.weight, first.weight.mean(1, keepdim=True)], 1).detach())
     first.in_channels = 4
-    return RGBDFCN(EarlyFusion(Normalize(*PIXELS["caffe"]), fcn), num_classes)
+    return RGBDFCN(EarlyFusion(Normalize(*PIXELS[pixels]), fcn), "metres")
+
+
+def _fcn(stride: int) -> Callable[..., FCN]:
+    if stride not in STRIDES:
+        raise unknown("stride", str(stride), map(str, STRIDES))
+    return STRIDES[stride]

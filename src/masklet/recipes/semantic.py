@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from masklet.data import transforms as tf
 from masklet.data.collate import collate_semantic
+from masklet.data.rgbd import seen_as
 from masklet.data.sources import open_source
 from masklet.inference.evaluate import measure
 from masklet.metrics.semantic import SemanticScore
@@ -208,7 +209,7 @@ class Resized(Sequence[Sample]):
     """A data set whose every sample is resized to one size."""
 
     def __init__(self, source: Any, size: tuple[int, int]):
-        self.source, self.resize = source, tf.Resize(size)
+        self.source, self.size, self.resize = source, size, tf.Resize(size)
         self.classes, self.name, self.split = source.classes, source.name, source.split
 
     def __len__(self) -> int:
@@ -216,6 +217,10 @@ class Resized(Sequence[Sample]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.resize(self.source[index])
+
+    def seeing(self, depth_as: str | None) -> Resized:
+        """The same with the depth as a model wants it, made before the resizing, after which the camera is another."""
+        return Resized(seen_as(self.source, depth_as), self.size)
 
 
 class SemanticStep(nn.Module):
@@ -225,7 +230,7 @@ class SemanticStep(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Float[Tensor, "b 3 h w"], targets: Int[Tensor, "b h w"]) -> dict[str, Tensor]:
+    def forward(self, images: Float[Tensor, "b c h w"], targets: Int[Tensor, "b h w"]) -> dict[str, Tensor]:
         return self.model.loss(images, targets)  # type: ignore[operator]
 
 
@@ -366,6 +371,7 @@ def prepare(recipe: SemanticRecipe, source: Any, crew: Team) -> Training:
     if recipe.start is not None:
         fill(model, recipe.start, fresh=recipe.fresh)
     model = precision.channels_last(model.to(crew.device))
+    source = seen_as(source, getattr(model, "depth_as", None))
     weight = class_weights(source, source.classes, recipe.class_weights)
     criterion = build_criterion(recipe, None if weight is None else weight.to(crew.device))
     if criterion is not None:

@@ -25,6 +25,7 @@ class Sample:
     instances: Instances | None = None
     panoptic: Panoptic | None = None
     matte: Matte | None = None
+    depth: Float32[Tensor, "d h w"] | None = None  # metres, 0 where unknown (d = 1), or HHA in [0, 1] (d = 3)
     original_size: tuple[int, int] | None = None  # before any resizing; the image's own size where not given
     classes: Classes | None = None
 
@@ -43,6 +44,7 @@ class Sample:
             "instances": None if self.instances is None else self.instances.size,
             "panoptic map": None if self.panoptic is None else self.panoptic.size,
             "matte": None if self.matte is None else self.matte.size,
+            "depth map": None if self.depth is None else tuple(self.depth.shape[1:]),
         }
         height, width = self.size
         for what, size in truths.items():

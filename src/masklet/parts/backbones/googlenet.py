@@ -80,7 +80,7 @@ class GoogLeNet(nn.Module):
         self.strides = {"c1": 2, "c2": 4, "c3": 8, "c4": 16, "c5": 32}
         init_kaiming(self)
 
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> dict[str, Tensor]:
         c1 = self.conv1(pad_to_at_least(x, self.least))
         c2 = self.conv3(self.conv2(F.max_pool2d(c1, 3, 2, ceil_mode=True)))
         c3 = self._inceptions("3", F.max_pool2d(c2, 3, 2, ceil_mode=True))
