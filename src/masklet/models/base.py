@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from masklet.data.images import as_batch
 from masklet.data.rgbd import DEPTHS
 from masklet.models.seams import find_in_tiles
+from masklet.ops import rotated
 from masklet.ops.boxes import clip, larger_than
 from masklet.ops.paste import Placement, paste
 from masklet.ops.resize import argmax_resized, resize
@@ -232,14 +233,19 @@ def _detect_one(model: Any, image: Float[Tensor, "3 h w"]) -> Instances:
     found = {name: value[0].cpu() for name, value in model.detect(resized).items()}
     scale = torch.tensor([width / resized.shape[3], height / resized.shape[2]])
     boxes = clip(found["boxes"].float() * scale.repeat(2), height, width)
+    turned = rotated.stretched(found["rotated"].float(), *scale.tolist()) if "rotated" in found else None
     masks = None
-    if "masks" in found:
+    if "masks" in found and turned is None:
         masks = Masks(height, width, tuple(paste(found["masks"], boxes, size, placement=model.placement)))
+    elif "masks" in found and turned is not None:
+        masks = Masks(height, width, tuple(rotated.paste(found["masks"], turned, size)))
     points = None
     if "heatmaps" in found:
         points = decode_points(found["heatmaps"].float(), found["boxes"].float())
         points[..., :2] *= scale
-    return Instances(boxes, found["labels"], found["scores"].float(), masks, size, model.classes, keypoints=points)
+    turned = None if turned is None else rotated.canonical(turned)  # only now: masks lie as the sides did
+    scores = found["scores"].float()
+    return Instances(boxes, found["labels"], scores, masks, size, model.classes, keypoints=points, rotated=turned)
 
 
 def objects_of(

@@ -76,10 +76,14 @@ def find(model: Any, images: Float[Tensor, "b 3 h w"], fixed: bool) -> tuple[dic
 
 
 def learn(
-    model: Any, images: Float[Tensor, "b 3 h w"], objects: Sequence[Instances]
+    model: Any, images: Float[Tensor, "b 3 h w"], objects: Sequence[Instances], boxes: Sequence[Tensor] | None = None
 ) -> tuple[dict[str, Tensor], Sampled, dict[str, Tensor]]:
-    """The pyramid, the proposals that were sampled with what they should be, and the losses of the two stages."""
-    boxes, labels = [t.boxes.to(images) for t in objects], [t.labels.to(images.device) for t in objects]
+    """The pyramid, the proposals that were sampled with what they should be, and the losses of the two stages.
+
+    `boxes` are those to find, where they are not the objects' upright ones.
+    """
+    boxes = [t.boxes for t in objects] if boxes is None else boxes
+    boxes, labels = [b.to(images) for b in boxes], [t.labels.to(images.device) for t in objects]
     truth = Truth(boxes, labels, [t.size for t in objects])
     pyramid = model.features(images)
     candidates = model.rpn(pyramid, model.frame.covers(images.shape[2], images.shape[3]))
