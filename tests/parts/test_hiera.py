@@ -99,7 +99,7 @@ def test_relative_positions_read_by_hand() -> None:
 
 
 def test_options() -> None:
-    plain, more = mini(), mini(relative_positions=True)
+    plain, more = mini(), mini(relative=True)
     assert sum(p.numel() for p in more.parameters()) > sum(p.numel() for p in plain.parameters())
     images = torch.rand(1, 3, 64, 96)
     more(images)["c5"].square().mean().backward()

@@ -94,6 +94,19 @@ def mask_dice(
     return 1 - (2 * (p * t).sum(1) + (0 if squared else smooth)) / (areas + (2 if squared else 1) * smooth)
 
 
+def mask_focal(
+    logits: Float[Tensor, " n *size"], target: Float[Tensor, " n *size"], alpha: float = 0.25, gamma: float = 2.0
+) -> Float[Tensor, " n"]:
+    """Focal loss of the pixels of n masks, the mean for each by itself; pixels of an object count `alpha`, others the
+    rest of 1 (Lin et al., 2017, eq. 5, on sigmoids)."""
+    logits = logits.float()
+    each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    probs = logits.sigmoid()
+    wrong = probs + target - 2 * probs * target  # 1 - p of what is true
+    share = alpha * target + (1 - alpha) * (1 - target)
+    return (share * wrong**gamma * each).flatten(1).mean(1)
+
+
 def ohem_cross_entropy(
     logits: Float[Tensor, "b k *size"],
     target: Integer[Tensor, " b *size"],

@@ -158,12 +158,12 @@ class Block(nn.Module):
 class Hiera(nn.Module):
     """Feature maps c2 to c5 of images of any size; strides 4 to 32.
 
-    `relative_positions` adds tables of offsets to every block (an ablation of the paper; they are not in its models).
+    `relative` positions are tables of offsets to every block (an ablation of the paper; they are not in its models).
     """
 
     pixels = IMAGENET
 
-    def __init__(self, size: HieraSize, drop_path: float = 0.0, relative_positions: bool = False) -> None:
+    def __init__(self, size: HieraSize, drop_path: float = 0.0, relative: bool = False) -> None:
         super().__init__()
         if not 0 <= drop_path < 1:
             raise UserError(f"drop_path is {drop_path}", hint="it is a probability")
@@ -180,7 +180,7 @@ class Hiera(nn.Module):
             window = 0 if i in size.whole else size.windows[stage]
             stage += first
             wide = width * 2**stage
-            side = None if not relative_positions else window or 2 * size.windows[stage]
+            side = None if not relative else window or 2 * size.windows[stage]
             self.blocks.append(
                 Block(channels, wide, size.heads * 2**stage, window, first, drop_path * i / max(depth - 1, 1), side)
             )
@@ -216,7 +216,7 @@ class Hiera(nn.Module):
 def hiera(
     size: HieraSize,
     drop_path: float = 0.0,
-    relative_positions: bool = False,
+    relative: bool = False,
     width: int | None = None,
     depths: tuple[int, int, int, int] | None = None,
     whole: tuple[int, ...] | None = None,
@@ -226,4 +226,4 @@ def hiera(
     given = {key: value for key, value in changes.items() if value is not None}
     if width is not None and width % size.heads:
         raise UserError(f"width {width} does not divide into {size.heads} heads", hint="give a multiple")
-    return Hiera(replace(size, **given), drop_path, relative_positions)
+    return Hiera(replace(size, **given), drop_path, relative)
