@@ -37,6 +37,9 @@ RECORDED = {
     "mmdet_mask_rcnn_swin_t_fpn": ("openmmlab", "mask_rcnn", 80),
     "d2_mask_rcnn_r50_fpn": ("detectron2", "mask_rcnn", 80),
     "d2_keypoint_rcnn_r50_fpn": ("detectron2", "keypoint_rcnn", 1),
+    "d2_cascade_mask_rcnn_r50_fpn": ("detectron2", "cascade_mask_rcnn", 80),
+    "mmdet_cascade_mask_rcnn_r50_fpn": ("openmmlab", "cascade_mask_rcnn", 80),
+    "mmdet_htc_r50_fpn": ("openmmlab", "htc", 80),
 }
 
 

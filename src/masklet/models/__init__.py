@@ -32,6 +32,12 @@ class System:
 
 MODELS: Mapping[str, System] = MappingProxyType(
     {
+        "cascade_mask_rcnn": System(
+            "cascade_rcnn:cascade_mask_rcnn", ("detection", "instance"), "Cascade R-CNN with a mask for each box"
+        ),
+        "cascade_rcnn": System(
+            "cascade_rcnn:cascade_rcnn", ("detection",), "Boxes refined three times, ever more strictly (Cai, 2018)"
+        ),
         "deconvnet": System(
             "deconvnet:deconvnet", ("semantic",), "VGG16 and its mirror image, with switches (Noh, 2015)"
         ),
@@ -57,6 +63,15 @@ MODELS: Mapping[str, System] = MappingProxyType(
         ),
         "fcn_resnet50": System("fcn_resnet:fcn_resnet50", ("semantic",), "FCN head on a dilated ResNet-50"),
         "fcn_resnet101": System("fcn_resnet:fcn_resnet101", ("semantic",), "FCN head on a dilated ResNet-101"),
+        "htc": System(
+            "htc:htc", ("detection", "instance"), "Boxes and masks refined in turns, and pixels beside them (Chen, 2019)"
+        ),
+        "integral_loss_rcnn": System(
+            "cascade_rcnn:integral_loss_rcnn", ("detection",), "Faster R-CNN with judges of several strictnesses"
+        ),
+        "iterative_bbox": System(
+            "cascade_rcnn:iterative_bbox", ("detection",), "Faster R-CNN that applies its second stage again and again"
+        ),
         "keras_pyramid": System(
             "keras_pyramid:keras_pyramid", ("semantic",), "The lecture's tf.keras net: FCN on a feature pyramid"
         ),

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from masklet.models import unknown
 from masklet.models.base import ShorterSide, extends, objects_of, predict_instances
 from masklet.ops import mask_targets
-from masklet.ops.boxes import ROI_CODER, DeltaCoder, at_least
+from masklet.ops.boxes import CASCADE_DETECTRON2, ROI_CODER, DeltaCoder, at_least
 from masklet.ops.paste import Placement, continuous, whole_pixels
 from masklet.ops.roi import roi_align
 from masklet.parts.anchors import Anchors, Cells, Step, by_share, by_stride, ratio_major, rounded, size_major
 from masklet.parts.backbones import build_backbone, supported
-from masklet.parts.box_heads import HALF, BoxBranch, BoxPredictor, Detections, Pick, Sampled, Truth, TwoFC, any_extent
+from masklet.parts.box_heads import HALF, BoxBranch, BoxPredictor, Detections, Pick, Truth, TwoFC, any_extent
+from masklet.parts.cascade import PAPER, Cascading, claiming, probs_of_mean, relabelled
 from masklet.parts.frames import Multiple
 from masklet.parts.mask_heads import Targets
 from masklet.parts.matching import ClaimingMatcher, Match
@@ -40,7 +41,7 @@ class FasterRCNN(nn.Module):
     spec: dict[str, Any]
 
     def __init__(
-        self, backbone: nn.Module, fpn: FPN, rpn: RPN, box: BoxBranch, pixels: Pixels, resize: ShorterSide
+        self, backbone: nn.Module, fpn: FPN, rpn: RPN, box: nn.Module, pixels: Pixels, resize: ShorterSide
     ) -> None:
         super().__init__()
         self.normalize, self.frame, self.resize = Normalize(*pixels), Multiple(32), resize
@@ -77,7 +78,7 @@ def find(model: Any, images: Float[Tensor, "b 3 h w"], fixed: bool) -> tuple[dic
 
 def learn(
     model: Any, images: Float[Tensor, "b 3 h w"], objects: Sequence[Instances], boxes: Sequence[Tensor] | None = None
-) -> tuple[dict[str, Tensor], Sampled, dict[str, Tensor]]:
+) -> tuple[dict[str, Tensor], Any, dict[str, Tensor]]:
     """The pyramid, the proposals that were sampled with what they should be, and the losses of the two stages.
 
     `boxes` are those to find, where they are not the objects' upright ones.
@@ -120,12 +121,18 @@ class Style:
     mask_targets: Targets = mask_targets.DETECTRON2
     placement: Placement = continuous
     resize: ShorterSide = LARGE
+    cascade: Cascading = PAPER
 
 
 MMDET = Style(cells=ratio_major, rpn_matcher=ClaimingMatcher(0.3, 0.7, 0.3), box_matcher=ClaimingMatcher(0.5, 0.5, 0.5))
 X101 = Pixels((103.53, 116.28, 123.675), (57.375, 57.12, 58.395), scale=255.0, bgr=True)  # ResNeXt 32x8d from FAIR
 MSRA = Pixels((103.53, 116.28, 123.675), scale=255.0, bgr=True)  # detectron2's first ResNets
-DETECTRON2 = Style(pixels=MSRA, stride_in_1x1=True, rpn_divisor=of_asked)
+DETECTRON2 = Style(
+    pixels=MSRA,
+    stride_in_1x1=True,
+    rpn_divisor=of_asked,
+    cascade=Cascading(CASCADE_DETECTRON2, weights=(1.0, 1.0, 1.0), share=1 / 3, again=relabelled, masks=1),
+)
 STYLES: Mapping[str, Style] = MappingProxyType(
     {
         "masklet": Style(),
@@ -147,6 +154,13 @@ STYLES: Mapping[str, Style] = MappingProxyType(
         "detectron2_keypoints": replace(DETECTRON2, rpn_train=Budget(2000, 1500), box_beta=0.5),
         "mmdet": MMDET,
         "mmdet_caffe": replace(MMDET, pixels=MSRA, stride_in_1x1=True),  # configs with "caffe" in their names
+        "mmdet_cascade": replace(
+            MMDET,
+            rpn_train=Budget(2000, 2000),
+            rpn_beta=1 / 9,
+            box_beta=1.0,
+            cascade=Cascading(matcher=claiming, average=probs_of_mean, flow=1),
+        ),
         "mmdet_x101": replace(MMDET, pixels=X101),  # 32x8d; its other ResNeXts are "mmdet"
     }
 )

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from masklet.models.base import ShorterSide, extends, objects_of, predict_instances
 from masklet.models.faster_rcnn import find, learn, trunk
 from masklet.ops.paste import Placement
-from masklet.parts.box_heads import BoxBranch
 from masklet.parts.frames import Multiple
 from masklet.parts.mask_heads import FCNMaskHead, MaskBranch
 from masklet.parts.norm import Normalize, Pixels
@@ -25,14 +24,15 @@ class MaskRCNN(nn.Module):
 
     classes: Classes
     spec: dict[str, Any]
+    mask: Any
 
     def __init__(
         self,
         backbone: nn.Module,
         fpn: FPN,
         rpn: RPN,
-        box: BoxBranch,
-        mask: MaskBranch,
+        box: nn.Module,
+        mask: nn.Module,
         pixels: Pixels,
         resize: ShorterSide,
         placement: Placement,

@@ -22,6 +22,7 @@ class FCNMaskHead(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, width: int = 256, depth: int = 4) -> None:
         super().__init__()
+        self.channels, self.width = channels, width if depth else channels
         self.convs = nn.ModuleList(nn.Conv2d(width if i else channels, width, 3, padding=1) for i in range(depth))
         self.up = nn.ConvTranspose2d(width if depth else channels, width, 2, 2)
         self.predictor = nn.Conv2d(width, num_classes, 1)
@@ -34,12 +35,18 @@ class FCNMaskHead(nn.Module):
             nn.init.zeros_(self.predictor.bias)
 
     def forward(self, x: Float[Tensor, "m c s s"]) -> Float[Tensor, "m k t t"]:
+        return self.maps(self.features(x))
+
+    def features(self, x: Float[Tensor, "m c s s"]) -> Float[Tensor, "m d s s"]:
         for conv in self.convs:
             x = conv(x).relu()
+        return x
+
+    def maps(self, x: Float[Tensor, "m d s s"]) -> Float[Tensor, "m k t t"]:
         return self.predictor(self.up(x).relu())
 
 
-def map_of(labels: Int64[Tensor, " m"], maps: Float[Tensor, "m k *cells"]) -> Float[Tensor, "m *cells"]:
+def map_of(labels: Int64[Tensor, " m"], maps: Float[Tensor, "m k ..."]) -> Float[Tensor, "m ..."]:
     """The map of the class of each box, or the only one where a head knows no classes."""
     if maps.shape[1] == 1:
         return maps[:, 0]
@@ -54,13 +61,13 @@ class MaskBranch(nn.Module):
         self.pool, self.head, self.targets = pool, head, targets
 
     def logits(
-        self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m 5"], labels: Int64[Tensor, " m"]
+        self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m r1"], labels: Int64[Tensor, " m"]
     ) -> Float[Tensor, "m t t"]:
         """The map of the class of each box; a head with one map knows no classes."""
         return map_of(labels, self.head(self.pool(pyramid, rois)))
 
     def forward(
-        self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m 5"], labels: Int64[Tensor, " m"]
+        self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m r1"], labels: Int64[Tensor, " m"]
     ) -> Float[Tensor, "m t t"]:
         return self.logits(pyramid, rois, labels).sigmoid()
 
@@ -74,19 +81,19 @@ class MaskBranch(nn.Module):
         return through_boxes(positives, masks, lambda dense, rois, here: self.targets(dense, rois, size))
 
 
-def mean_bce(logits: Float[Tensor, "m *cells"], targets: Float[Tensor, "m *cells"]) -> Float[Tensor, ""]:
+def mean_bce(logits: Float[Tensor, "m ..."], targets: Float[Tensor, "m ..."]) -> Float[Tensor, ""]:
     """Binary cross entropy, averaged over the cells of all boxes; 0 where there are none."""
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / max(logits.numel(), 1)
 
 
-Look = Callable[[Bool[Tensor, "g h w"], Float[Tensor, "_ 5"], Bool[Tensor, " m"]], Tensor]
+Look = Callable[[Bool[Tensor, "g h w"], Float[Tensor, "_ r1"], Bool[Tensor, " m"]], Tensor]
 
 
 @torch.no_grad()
-def through_boxes(positives: Sampled, masks: Sequence[Masks], look: Look) -> Float[Tensor, "m *size"]:
+def through_boxes(positives: Sampled, masks: Sequence[Masks], look: Look) -> Float[Tensor, "m ..."]:
     """What `look` sees of the true mask of the object of each box, image by image.
 
-    It gets bitmaps of an image, a row for each box (number of its bitmap, x0 y0 x1 y1), and which of all boxes they are.
+    It gets bitmaps of an image, a row for each box (number of its bitmap, box), and which of all boxes these are.
     """
     out = []
     for i, own in enumerate(masks):

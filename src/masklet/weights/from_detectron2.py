@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -94,6 +96,12 @@ KEYPOINT_RCNN = (
     *(Rule(rf"roi_heads\.keypoint_head\.conv_fcn{i + 1}\.(.+)", rf"keypoint.head.convs.{i}.\1") for i in range(8)),
     Rule(r"roi_heads\.keypoint_head\.score_lowres\.(.+)", r"keypoint.head.up.\1"),
 )
+CASCADE_RCNN = (
+    Rule(r"roi_heads\.box_head\.(\d)\.fc([12])\.(.+)", r"box.stages.\1.head.fc\2.\3"),
+    Rule(r"roi_heads\.box_predictor\.(\d)\.cls_score\.(.+)", r"box.stages.\1.predictor.classes.\2"),
+    Rule(r"roi_heads\.box_predictor\.(\d)\.bbox_pred\.(.+)", r"box.stages.\1.predictor.deltas.\2"),
+    *(replace(rule, to=rule.to and re.sub("^mask", "mask.branches.0", rule.to)) for rule in MASK_RCNN),
+)
 RCNN_MARKS = (
     r"backbone\.fpn_lateral2\.weight",
     r"proposal_generator\.rpn_head\.conv\.weight",
@@ -109,6 +117,10 @@ def _rcnn_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
         "style": "detectron2",
         **({"class_agnostic": True} if maps is not None and len(maps) == 1 < classes else {}),
     }
+
+
+def _cascade_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    return _rcnn_options({**tensors, CLASSES: tensors["roi_heads.box_predictor.0.cls_score.bias"]})
 
 
 def _keypoint_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
@@ -129,6 +141,16 @@ ORIGIN = Origin(
         ),
         Layout(
             ("faster_rcnn",), RCNN_MARKS, FASTER_RCNN, _rcnn_options, without=(r"roi_heads\.(mask|keypoint)_head\..+",)
+        ),
+        *(
+            Layout(
+                (model,),
+                (RCNN_MARKS[0], r"roi_heads\.box_head\.2\.fc2\.weight", *masks),
+                CASCADE_RCNN,
+                _cascade_options,
+                without=() if masks else (r"roi_heads\.mask_head\..+",),
+            )
+            for model, *masks in (("cascade_mask_rcnn", r"roi_heads\.mask_head\.deconv\.weight"), ("cascade_rcnn",))
         ),
         Layout(
             ("deeplabv3plus",),

@@ -48,6 +48,29 @@ RCNN_MARKS = (
     r"rpn_head\.rpn_conv\.weight",
     r"roi_head\.bbox_head\.shared_fcs\.1\.weight",
 )
+CASCADE_BOXES = (
+    *FPN_AND_RPN,
+    *(rule for i in range(3) for rule in box_branch(rf"roi_head\.bbox_head\.{i}\.", f"box.stages.{i}.")),
+)
+CASCADE_RCNN = (
+    *CASCADE_BOXES,
+    *(rule for i in range(3) for rule in mask_head(rf"roi_head\.mask_head\.{i}\.", f"mask.branches.{i}.head.")),
+)
+SEMANTIC = r"roi_head\.semantic_head\."
+HTC = (
+    *CASCADE_BOXES,
+    *(rule for i in range(3) for rule in mask_head(rf"roi_head\.mask_head\.{i}\.", f"mask.heads.{i}.")),
+    *(Rule(rf"roi_head\.mask_head\.{i + 1}\.conv_res\.conv\.(.+)", rf"mask.gates.{i}.\1") for i in range(2)),
+    Rule(rf"{SEMANTIC}lateral_convs\.(\d)\.conv\.(.+)", r"semantic.laterals.\1.\2"),
+    Rule(rf"{SEMANTIC}convs\.(\d)\.conv\.(.+)", r"semantic.convs.\1.\2"),
+    Rule(rf"{SEMANTIC}conv_embedding\.conv\.(.+)", r"semantic.embed.\1"),
+    Rule(rf"{SEMANTIC}conv_logits\.(.+)", r"semantic.classes.\1"),
+)
+CASCADE_MARKS = (
+    r"neck\.lateral_convs\.3\.conv\.weight",
+    r"rpn_head\.rpn_conv\.weight",
+    r"roi_head\.bbox_head\.2\.shared_fcs\.1\.weight",
+)
 RESNET, SWIN = r"backbone\.layer1\.0\.conv3\.weight", r"backbone\.stages\.0\.blocks\.0\.attn\.w_msa\.qkv\.weight"
 
 
@@ -70,9 +93,34 @@ def _rcnn_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     return {"num_classes": classes, **rcnn_body(tensors), **agnostic}
 
 
+def _cascade_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    classes = len(tensors["roi_head.bbox_head.0.fc_cls.bias"]) - 1
+    return {"num_classes": classes, **rcnn_body(tensors), "style": "mmdet_cascade"}
+
+
+def _htc_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    stuff = tensors.get("roi_head.semantic_head.conv_logits.bias")
+    return {**_cascade_options(tensors), "stuff_classes": 0 if stuff is None else len(stuff)}
+
+
 ORIGIN = Origin(
     "openmmlab",
     (
+        *(
+            Layout(
+                (model,),
+                (*CASCADE_MARKS, body, *(rf"roi_head\.mask_head\.{key}\.weight" for key in marks)),
+                (*(RCNN_RESNET if body == RESNET else RCNN_SWIN), *rules),
+                options,
+                without,
+            )
+            for body in (RESNET, SWIN)
+            for model, rules, options, marks, without in (
+                ("htc", HTC, _htc_options, ("1.conv_res.conv",), ()),
+                ("cascade_mask_rcnn", CASCADE_RCNN, _cascade_options, ("2.conv_logits",), (r".+\.conv_res\..+",)),
+                ("cascade_rcnn", CASCADE_RCNN, _cascade_options, (), (r"roi_head\.mask_head\..+",)),
+            )
+        ),
         *(
             Layout(
                 (model,),
