@@ -176,6 +176,12 @@ def test_uninitialised_still_sets_constants():
         norm, conv = nn.BatchNorm2d(4), nn.Conv2d(3, 4, 3)
         nn.init.trunc_normal_(conv.weight)
         nn.init.constant_(conv.weight, 2.0)
+        garbage = torch.full((9,), float("inf"))  # fresh memory may hold anything
+        for _ in range(2):  # these draw until all values are within bounds
+            nn.init.trunc_normal_(garbage, std=0.02)
+            nn.init.trunc_normal_(garbage, mean=5.0, a=4.0, b=6.0)
+            nn.init.trunc_normal_(garbage, mean=0.0, std=1.0, a=2.0, b=3.0)
+            garbage.fill_(float("nan"))
     assert torch.equal(norm.weight, torch.ones(4))
     assert torch.equal(conv.weight, torch.full((4, 3, 3, 3), 2.0))
     torch.manual_seed(0)

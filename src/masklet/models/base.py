@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -289,13 +290,20 @@ def uninitialised() -> Iterator[None]:
 
 
 class _SkipRandom(TorchFunctionMode):
-    """Turns what fills a tensor at random into no-ops."""
+    """Turns what fills a tensor at random into no-ops.
 
-    INIT = ("uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_")
-    RANDOM = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.erfinv_, *(getattr(nn.init, name) for name in INIT)})
+    Draws of a tensor itself become their mean or lower end instead: `nn.init.trunc_normal_` draws again and again until
+    all values lie within its bounds, and what happens to be in fresh memory never would.
+    """
+
+    INIT = ("uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_")
+    RANDOM = frozenset({Tensor.erfinv_, *(getattr(nn.init, name) for name in INIT)})
+    DRAWS = MappingProxyType({Tensor.normal_: "mean", Tensor.uniform_: "from"})
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in self.RANDOM:
             return args[0] if args else kwargs["tensor"]
+        if func in self.DRAWS:
+            return args[0].fill_(args[1] if len(args) > 1 else kwargs.get(self.DRAWS[func], 0.0))
         return func(*args, **kwargs)
