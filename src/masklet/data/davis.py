@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Integer
 
 from masklet.data.images import BadFile, label_values, natural_key, open_image
-from masklet.structures.errors import UserError
+from masklet.structures.errors import UserError, missing_of
 
 __all__ = [
     "MaskVideo",
@@ -80,7 +80,7 @@ def list_mask_videos(
     folders = sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural_key)
     if named is not None:
         if missing := [name for name in named if not (root / name).is_dir()]:
-            more = f" ({len(missing)} of {len(named)} are missing)" if len(missing) > 1 else ""
+            more = missing_of(missing, named)
             raise UserError(f"{root} has no sequence {missing[0]!r}{more}", hint=f"it has {_some(folders)}")
         folders = [root / name for name in named]
     if not folders:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from masklet.data.images import BadFile, list_images, natural_key, open_image, read_image, upright
 from masklet.structures import Matte, UserError
+from masklet.structures.errors import missing_of
 
 __all__ = ["MattePair", "matte_pairs", "read_alpha", "read_flow", "read_matte", "read_trimap"]
 
@@ -161,7 +162,7 @@ def _partners(folder: Path, files: Sequence[Path], what: str, suffixes: tuple[st
         for path in (list_images(folder) if not suffixes else (p for p in folder.iterdir() if p.suffix in suffixes))
     }
     if missing := [file.stem for file in files if file.stem not in there]:
-        more = f" ({len(missing)} of {len(files)} are missing)" if len(missing) > 1 else ""
+        more = missing_of(missing, files)
         raise UserError(f"{folder} has no {what} for {missing[0]!r}{more}", hint="files need the names of the truth")
     return [there[file.stem] for file in files]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from masklet.data.step import list_step, read_step
 from masklet.data.vps import open_vps
 from masklet.structures import Classes, Panoptic, UserError
+from masklet.structures.errors import missing_of
 
 __all__ = ["PanopticVideos", "open_panoptic_videos"]
 
@@ -25,7 +26,7 @@ class PanopticVideos:
     def paired(self, truth: PanopticVideos) -> list[tuple[str, str]]:
         """Video and frame of everything in the truth; none may be missing here. What the truth lacks is left alone."""
         if missing := [video for video in truth.frames if video not in self.frames]:
-            more = f" ({len(missing)} of {len(truth.frames)} are missing)" if len(missing) > 1 else ""
+            more = missing_of(missing, truth.frames)
             there = ", ".join([*self.frames][:5])
             raise UserError(f"{self.root} has no video {missing[0]!r}{more}", hint=f"it has {there}")
         for video, frames in truth.frames.items():

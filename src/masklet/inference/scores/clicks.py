@@ -12,6 +12,7 @@ from masklet.data.click_records import ClickFolder, click_folders, read_click_re
 from masklet.data.images import read_labels
 from masklet.metrics.clicks import ClickScore
 from masklet.structures import UserError
+from masklet.structures.errors import missing_of
 
 __all__ = ["score_noc"]
 
@@ -52,7 +53,7 @@ def score_noc(
         raise UserError(f"{predictions}: {unknown[0]} is not in {truth}", hint="score the objects of the truth")
     found = {record.key for record in records}
     if missed := [thing for thing in objects if thing.key not in found]:
-        more = f" ({len(missed)} of {len(objects)} are missing)" if len(missed) > 1 else ""
+        more = missing_of(missed, objects)
         raise UserError(f"{predictions} has no {missed[0]}{more}", hint="give a record for every object")
     for done, record in enumerate(records, 1):
         try:

@@ -16,7 +16,7 @@ from masklet.data.images import BadFile
 from masklet.metrics.human_consistency import HumanConsistency
 from masklet.metrics.panoptic import Outcomes, PanopticScore
 from masklet.structures import Classes
-from masklet.structures.errors import UserError
+from masklet.structures.errors import UserError, missing_of
 
 __all__ = ["score_human_consistency", "score_pq"]
 
@@ -91,21 +91,17 @@ def _pairs(predictions: Path, truth: Path, prediction_pngs: str, truth_pngs: str
     by_image = {annotation.image_id: annotation for annotation in found}
     if missing := [a.image_id for a in true if a.image_id not in by_image]:
         raise UserError(
-            f"{predictions}: no prediction for image {missing[0]}{_more(missing, true)}",
+            f"{predictions}: no prediction for image {missing[0]}{missing_of(missing, true)}",
             hint="predict every image; one without segments has a black PNG and an empty segments_info",
         )
     pairs = [(by_image[a.image_id], a) for a in true]
     for option, side in zip(("prediction_pngs", "truth_pngs"), zip(*pairs, strict=True), strict=True):
         if gone := [a for a in side if not a.png.is_file()]:
             raise UserError(
-                f"{gone[0].png}: the PNG of image {gone[0].image_id} does not exist{_more(gone, side)}",
+                f"{gone[0].png}: the PNG of image {gone[0].image_id} does not exist{missing_of(gone, side)}",
                 hint=f"PNGs lie in a folder named as the JSON, less .json; {option} names another one",
             )
     return classes, pairs
-
-
-def _more(some: Sequence[object], everything: Sequence[object]) -> str:
-    return f" ({len(some)} of {len(everything)} are missing)" if len(some) > 1 else ""
 
 
 def _json(path: Path) -> Path:

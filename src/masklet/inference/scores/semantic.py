@@ -12,7 +12,7 @@ from masklet.data.images import list_images, read_labels
 from masklet.data.sources import Dataset
 from masklet.metrics.semantic import SemanticScore
 from masklet.structures import Classes, Sample
-from masklet.structures.errors import UserError
+from masklet.structures.errors import UserError, missing_of
 
 __all__ = ["existing_folder", "find_partners", "score_miou"]
 
@@ -63,7 +63,7 @@ def find_partners(predictions: Path, files: Sequence[Path]) -> list[Path]:
     there = {path.stem: path for path in list_images(existing_folder(predictions))}
     found = [next((there[f.stem + s] for s in SUFFIXES if f.stem + s in there), None) for f in files]
     if missing := [file.stem for file, partner in zip(files, found, strict=True) if partner is None]:
-        more = f" ({len(missing)} of {len(files)} are missing)" if len(missing) > 1 else ""
+        more = missing_of(missing, files)
         raise UserError(
             f"{predictions} has no prediction for {missing[0]!r}{more}",
             hint=f"call it {missing[0]}.png or {missing[0]}_index.png",

@@ -14,6 +14,7 @@ from masklet.data.vps import vps_classes
 from masklet.metrics.depth import DepthScore
 from masklet.metrics.video_panoptic import DSTQ, DVPQ, STQ, VPQ
 from masklet.structures import Classes, Panoptic, UserError
+from masklet.structures.errors import missing_of
 
 __all__ = ["score_depth", "score_dstq", "score_dvpq", "score_stq", "score_vpq"]
 
@@ -212,7 +213,7 @@ def _partners(
     wanted = [(video, frame) for video, names in frames.items() for frame in names]
     if lost := [(v, f) for v, f in wanted if f not in files.get(v, {})]:
         video, frame = lost[0]
-        more = f" ({len(lost)} of {len(wanted)} are missing)" if len(lost) > 1 else ""
+        more = missing_of(lost, wanted)
         raise UserError(
             f"{root} has no depth for frame {frame!r} of video {video!r}{more}",
             hint=f"call it depth/{video}/{frame}.png or {video}_{frame}_depth.png",
