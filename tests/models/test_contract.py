@@ -53,7 +53,6 @@ DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     "keypoint_rcnn": ("keypoint_rcnn", TINY | {"num_keypoints": 2, "keypoint_channels": 8}),
     "cascade_rcnn": ("cascade_rcnn", TINY),
     "cascade_mask_rcnn": ("cascade_mask_rcnn", TINY | {"mask_channels": 8}),
-    "cascade_mask_rcnn detectron2": ("cascade_mask_rcnn", TINY | {"style": "detectron2", "mask_channels": 8}),
     "htc": ("htc", TINY | {"mask_channels": 8, "stuff_classes": 4}),
     "integral_loss_rcnn": ("integral_loss_rcnn", TINY | {"overlaps": (0.5, 0.6)}),
     "iterative_bbox": ("iterative_bbox", TINY | {"times": 2}),
