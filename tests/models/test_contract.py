@@ -14,7 +14,8 @@ from torch import Tensor
 import masklet
 from masklet.models import MODELS, build, fcn
 from masklet.models.base import channels
-from masklet.structures import Classes, Instances, Masks, SemanticMap
+from masklet.models.prompting import Queries
+from masklet.structures import Classes, Instances, Masks, Prompt, SemanticMap
 from masklet.weights import save_checkpoint
 
 SMALL: dict[str, dict[str, Any]] = {  # cheaper choices of the same code, where the default would take seconds
@@ -62,6 +63,17 @@ DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
         "mask_rcnn",
         TINY | {"style": "detectron2", "backbone": "efficientnet_lite0", "class_agnostic": True, "mask_channels": 8},
     ),
+}
+TINY_SAM = {
+    **{"side": 64, "channels": 16, "decoder_heads": 4, "decoder_hidden": 16, "iou_hidden": 8, "mask_channels": 4},
+    **{"width": 16, "depth": 2, "heads": 2, "window": 3, "whole": (1,)},
+}
+PROMPTABLE: dict[str, tuple[str, dict[str, Any]]] = {
+    "sam_vit_b": ("sam_vit_b", TINY_SAM),
+    "sam_vit_l": ("sam_vit_l", TINY_SAM | {"depth": 1, "decoder_depth": 1}),
+    "sam_vit_h": ("sam_vit_h", TINY_SAM | {"depth": 1, "decoder_depth": 1, "whole": ()}),
+    "sam resnet": ("sam_vit_b", TINY_SAM | {"backbone": "resnet18"}),
+    "sam plain": ("sam_vit_b", TINY_SAM | {"relative": False, "masks": 1, "side": 32}),
 }
 SEMANTIC = sorted(name for name, system in MODELS.items() if "semantic" in system.tasks)
 CASES = {name: (name, SMALL.get(name, {})) for name in SEMANTIC} | VARIANTS
@@ -173,7 +185,7 @@ def test_checkpoint_builds_it_again(net, tmp_path):
 
 
 def test_every_model_has_a_case():
-    assert {name for name, _ in (*CASES.values(), *DETECTORS.values())} == set(MODELS)
+    assert {name for name, _ in (*CASES.values(), *DETECTORS.values(), *PROMPTABLE.values())} == set(MODELS)
 
 
 @pytest.fixture(scope="module", params=DETECTORS)
@@ -269,4 +281,87 @@ def test_checkpoint_builds_the_detector_again(detector, tmp_path):
     with torch.inference_mode():
         x = images(1, 3, 33, 40)
         want, found = detector(x), again(x)
+        assert all(torch.equal(want[name], found[name]) for name in want)
+
+
+@pytest.fixture(scope="module", params=PROMPTABLE)
+def promptable(request):
+    name, options = PROMPTABLE[request.param]
+    torch.manual_seed(0)
+    return build(name, **options).eval()
+
+
+def clicks(count: int, height: int, width: int) -> Tensor:
+    places = torch.rand(count, 1, 1, 2, generator=torch.Generator().manual_seed(2))
+    return places * torch.tensor([width, height])
+
+
+def test_clicks_on_any_size(promptable):
+    with torch.inference_mode():
+        for b, height, width in ((1, 1, 1), (3, 33, 57)):
+            found = promptable(images(b, 3, height, width), clicks(b, height, width).expand(-1, 4, -1, -1))
+            assert found["logits"].shape == (b, 4, found["ious"].shape[2], height, width)
+            assert all(value.isfinite().all() for value in found.values())
+
+
+def test_clicks_of_a_batch_do_not_meet(promptable):
+    batch, points = images(3, 3, 32, 48), clicks(3, 32, 48)
+    with torch.inference_mode():
+        together, alone = promptable(batch, points), promptable(batch[1:2], points[1:2])
+    for name, value in alone.items():
+        torch.testing.assert_close(value[0], together[name][1], rtol=1e-3, atol=1e-3)
+
+
+def test_an_embedding_answers_as_predict_does(promptable):
+    photo = images(37, 50, 3).mul(255).byte().numpy()
+    prompts = [Prompt(torch.tensor([[20.0, 10.0]])), Prompt(boxes=torch.tensor([[3.0, 4.0, 40.0, 30.0]]))]
+    found = promptable.predict(photo, prompts)
+    assert isinstance(found, Instances)
+    assert (len(found), found.size, found.classes) == (2, (37, 50), promptable.classes)
+    with torch.inference_mode():
+        embedding = promptable.embed(torch.from_numpy(photo).permute(2, 0, 1)[None] / 255)
+        answers = promptable.prompt(embedding, prompts)
+    assert (answers.dense() != found.masks.dense()).float().mean() < 1e-3
+    torch.testing.assert_close(answers.score, found.scores)
+    assert not promptable.training
+
+
+def test_a_click_reaches_every_parameter(promptable):
+    points, labels = clicks(2, 40, 40).expand(-1, -1, 2, -1), torch.tensor([[[1, 0]], [[2, 3]]])
+    rough = torch.randn(2, 1, *promptable.embed(images(1, 3, 40, 40)).mask_size)
+    try:
+        promptable.train()
+        embedding = promptable.embed(images(2, 3, 40, 40))
+        scale = points.new_tensor(embedding.scale)
+        total = torch.zeros(())
+        for masks in (None, rough):
+            queries = Queries(points[:, 0] * scale, labels[:, 0], masks)
+            for asked in (queries, Queries(queries.points[:, :1], labels[:, 0, :1].clamp(max=1), masks)):
+                decoded = promptable.answer(embedding, asked)
+                total = total + promptable.masks(embedding, decoded).square().mean() + decoded.ious.square().mean()
+        total.backward()
+        assert [n for n, p in promptable.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    finally:
+        promptable.eval().zero_grad(set_to_none=True)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_promptables_export(promptable):
+    x, points = images(2, 3, 40, 56), clicks(2, 40, 56)
+    labels = torch.ones(2, 1, 1, dtype=torch.int64)
+    with torch.no_grad():
+        program = torch.export.export(promptable, (x, points, labels)).module()
+        for where, what in ((points, labels), (points / 2, 0 * labels)):
+            want, found = promptable(x, where, what), program(x, where, what)
+            for name, value in want.items():
+                torch.testing.assert_close(found[name], value)
+
+
+def test_checkpoint_builds_the_promptable_again(promptable, tmp_path):
+    path = save_checkpoint(tmp_path / "model.safetensors", promptable)
+    again = masklet.load(path)
+    assert again.spec == promptable.spec
+    with torch.inference_mode():
+        x = images(1, 3, 33, 40)
+        want, found = promptable(x), again(x)
         assert all(torch.equal(want[name], found[name]) for name in want)

@@ -162,6 +162,7 @@ def test_tensors_have_torchvisions_names_and_shapes(name: str) -> None:
 def test_every_name_builds_and_promises(name: str) -> None:
     net = on_meta(lambda: build_backbone(name))
     levels = [f"c{i}" for i in range(1 if "c1" in net.channels else 2, 6)]
+    levels = ["c4"] if name.startswith("vit_") else levels  # one scale throughout
     assert list(net.channels) == list(net.strides) == levels
     assert [net.strides[level] for level in levels] == [2 ** int(level[1]) for level in levels]
     assert len(net.pixels.mean) == 3

@@ -82,6 +82,9 @@ MODELS: Mapping[str, System] = MappingProxyType(
             "mask_rcnn:mask_rcnn", ("detection", "instance"), "Faster R-CNN and a mask for each box (He et al., 2017)"
         ),
         "pspnet": System("pspnet:pspnet", ("semantic",), "Pyramid pooling on a dilated backbone (Zhao et al., 2017)"),
+        "sam_vit_b": System("sam:sam_vit_b", ("promptable",), "Masks for clicks, boxes and rough masks (SAM, 2023)"),
+        "sam_vit_l": System("sam:sam_vit_l", ("promptable",), "SAM with an encoder three times as large"),
+        "sam_vit_h": System("sam:sam_vit_h", ("promptable",), "SAM with its largest encoder"),
         "seed_fcn": System("seed:seed_fcn", ("semantic",), "VGG-13 encoder, five learned upsamplings, additive skips"),
         "seed_fcns": System(
             "seed:seed_fcns", ("semantic",), "The same decoder on the VGG16 of the ImageNet classifier"
@@ -91,7 +94,7 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "unet": System("unet:unet", ("semantic",), "Encoder and decoder joined by skips (Ronneberger et al., 2015)"),
     }
 )
-TASKS = ("semantic", "detection", "instance", "keypoints")
+TASKS = ("semantic", "detection", "instance", "keypoints", "promptable")
 START_ONLY = ("weights", "backbone_weights")  # options that say where training starts; a checkpoint has no use for them
 
 

@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from masklet.data.images import as_batch
+from masklet.models.base import evaluating
+from masklet.parts.mask_decoder import Decoded, steady
 from masklet.parts.prompts import BOTTOM_RIGHT, PADDING, TOP_LEFT
-from masklet.structures import Prompt
+from masklet.structures import Classes, Instances, Masks, Prompt
 from masklet.structures.errors import UserError
+
+TOGETHER = 32  # prompts that are decoded at a time: 4 MB a map and prompt in SAM
+SURE = 10.0  # the logit that a pixel of a mask gets that a person drew
+
+
+class PromptableModel(Protocol):
+    """An image is looked at once (`embed`); then any number of prompts are answered from what was seen.
+
+    `answer` makes tokens and scores of n prompts, n / b for each of the b images, and `masks` their masks from these:
+    whoever needs only the best masks can choose first. `fallback` (offset, share) says from which stability on the mask
+    for clear prompts is trusted; None: always.
+    """
+
+    classes: Classes
+    spec: dict[str, Any]
+    fallback: tuple[float, float] | None
+
+    def embed(self, images: Float[Tensor, "b 3 h w"]) -> Embedding: ...
+    def answer(self, embedding: Embedding, queries: Queries) -> Decoded: ...
+    def masks(
+        self, embedding: Embedding, decoded: Decoded, which: slice = slice(None)
+    ) -> Float[Tensor, "n m h4 w4"]: ...
+    def prompt(self, embedding: Embedding, prompts: Sequence[Prompt]) -> Answers: ...
+    def predict(self, images: Any, prompts: Sequence[Prompt]) -> Instances: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
     """What the image encoder has made of b images of one size: enough to answer any number of prompts.
 
-    `skips` are finer maps for the mask decoder, where it takes some, `positions` the vectors of the cells. The network saw the image resized to `covered`
-    in the top left corner of an input of `input_size`; `size` is the image's own. All are height and width in pixels.
+    `skips` are finer maps for the mask decoder, where it takes some; `positions` are the vectors of the cells, which
+    cost as much as a click and are the same for all prompts. The network saw the image resized to `covered` in the top
+    left corner of an input of `input_size`; `size` is the image's own. All are height and width in pixels.
     """
 
     features: Float[Tensor, "b c h w"]
@@ -103,3 +132,176 @@ def enlarged(logits: Float[Tensor, "n m h w"], embedding: Embedding) -> Float[Te
         logits = F.interpolate(logits, embedding.input_size, mode="bilinear")
         logits = logits[..., : embedding.covered[0], : embedding.covered[1]]
     return F.interpolate(logits, embedding.size, mode="bilinear")
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Masks for n prompts on one image: `logits` and predicted IoUs of all that the decoder makes, one of them chosen.
+
+    The first is meant for clear prompts, the others are what an ambiguous one may mean. `logits` are coarse and cover
+    the input of the network; what is chosen comes at the size of the image.
+    """
+
+    logits: Float[Tensor, "n m h4 w4"]
+    scores: Float[Tensor, "n m"]
+    chosen: Int64[Tensor, " n"]
+    embedding: Embedding
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def best(self) -> Float[Tensor, "n h4 w4"]:
+        """The coarse logits of what was chosen; as `previous` they refine the next answer."""
+        return self.logits[torch.arange(len(self), device=self.chosen.device), self.chosen]
+
+    @property
+    def score(self) -> Float[Tensor, " n"]:
+        """The predicted IoU of what was chosen."""
+        return self.scores.gather(1, self.chosen[:, None])[:, 0]
+
+    def dense(self) -> Bool[Tensor, "n h w"]:
+        """What was chosen, as pixels of the image."""
+        parts = [enlarged(part[:, None], self.embedding)[:, 0] > 0 for part in self.best.split(4)]
+        return torch.cat(parts) if parts else torch.zeros(0, *self.embedding.size, dtype=torch.bool)
+
+    def meanings(self, i: int) -> tuple[Bool[Tensor, "k h w"], Float[Tensor, " k"]]:
+        """All that prompt `i` may mean (whole, part, part of a part), best first, and the predicted IoUs."""
+        order = self.scores[i, 1:].argsort(descending=True)
+        masks = enlarged(self.logits[i : i + 1, 1:][:, order], self.embedding)[0] > 0
+        return masks, self.scores[i, 1:][order]
+
+    def instances(self, classes: Classes) -> Instances:
+        """What was chosen as objects of the first class, scored by the predicted IoU; masks as run lengths."""
+        size, items = self.embedding.size, list[Any]()
+        for part in self.best.split(4):
+            items += Masks.from_dense((enlarged(part[:, None], self.embedding)[:, 0] > 0).cpu()).items
+        labels = torch.zeros(len(self), dtype=torch.int64)
+        return Instances.from_masks(Masks(*size, tuple(items)), labels, classes, self.score.float().cpu())
+
+
+def ask(
+    model: Any,
+    embedding: Embedding,
+    prompts: Prompt | Sequence[Prompt],
+    previous: Float[Tensor, "n h4 w4"] | None = None,
+    several: bool | None = None,
+) -> Answers:
+    """Answers to any number of prompts on one image, one object each.
+
+    A single click may mean several things: of the masks for ambiguous prompts the one with the best predicted IoU is
+    chosen. Where there is more to go by it is the mask for clear prompts, unless that is unstable and the model has a
+    `fallback`. `several` chooses among the first (True) or takes the second (False) whatever the prompt is. `previous`
+    are coarse logits of earlier answers (`Answers.best`), which the new ones start from.
+    """
+    prompts = [prompts] if isinstance(prompts, Prompt) else list(prompts)
+    if len(embedding) != 1:
+        raise UserError(f"the embedding holds {len(embedding)} images", hint="ask about one: embedding[i : i + 1]")
+    if not prompts:
+        raise UserError("there are no prompts", hint="give a Prompt, or a list with one for each object")
+    for prompt in prompts:
+        check(prompt, embedding.size)
+    logits: list[Tensor] = []
+    scores: list[Tensor] = []
+    chosen: list[Tensor] = []
+    order: list[int] = []
+    with evaluating(model), torch.inference_mode():
+        for group in _alike(prompts):
+            own = [prompts[i] for i in group]
+            rough = None if previous is None else previous[group]
+            queries = Queries.of(own, embedding)
+            if rough is not None or own[0].masks is not None:
+                drawn = [prompt.masks for prompt in own if prompt.masks is not None]
+                given = coarse(torch.cat(drawn), embedding) if rough is None else rough[:, None]
+                queries = replace(queries, masks=given.to(queries.points))
+            decoded = model.answer(embedding, queries)
+            made = model.masks(embedding, decoded)
+            unclear = _unclear(own[0]) and rough is None if several is None else several
+            logits.append(made)
+            scores.append(decoded.ious)
+            chosen.append(choose(made, decoded.ious, unclear, model.fallback))
+            order += group
+    back = torch.tensor(order).argsort()
+    return Answers(torch.cat(logits)[back], torch.cat(scores)[back], torch.cat(chosen)[back], embedding)
+
+
+def choose(
+    logits: Float[Tensor, "n m h w"],
+    ious: Float[Tensor, "n m"],
+    several: bool,
+    fallback: tuple[float, float] | None,
+) -> Int64[Tensor, " n"]:
+    """The mask to take: the best of those for ambiguous prompts, or the first where it can be trusted."""
+    if several:
+        return ious[:, 1:].argmax(1) + 1
+    if fallback is None:
+        return torch.zeros(len(ious), dtype=torch.int64, device=ious.device)
+    return steady(logits, ious, *fallback)
+
+
+def predict_prompts(model: Any, image: Any, prompts: Prompt | Sequence[Prompt] | None) -> Instances:
+    """The objects that prompts on one image mean, one for each; an image is a path, PIL image, array or tensor."""
+    if prompts is None:
+        hint = "give a Prompt, or a list of them; masklet.inference.everything finds objects without"
+        raise UserError(f"{model.spec['model']} needs to be told what is meant", hint=hint)
+    with evaluating(model), torch.inference_mode():
+        pixels = as_batch(image)
+        if len(pixels) != 1:
+            raise UserError(f"{len(pixels)} images", hint="prompts belong to one image")
+        embedding = model.embed(pixels[0][None].to(next(model.parameters()).device))
+    return ask(model, embedding, prompts).instances(model.classes)
+
+
+def coarse(masks: Bool[Tensor, "n h w"], embedding: Embedding) -> Float[Tensor, "n 1 h4 w4"]:
+    """Masks that a person drew, as logits on the grid that masks are predicted on; padding is sure to be outside."""
+    (height, width), (rows, columns) = embedding.mask_size, embedding.input_size
+    inside = [
+        round(n * side / whole)
+        for n, side, whole in zip(embedding.covered, (height, width), (rows, columns), strict=True)
+    ]
+    small = F.interpolate(masks[:, None].float(), [max(1, n) for n in inside], mode="bilinear", antialias=True)
+    return F.pad(2 * SURE * small - SURE, (0, width - small.shape[3], 0, height - small.shape[2]), value=-SURE)
+
+
+def check(prompt: Prompt, size: tuple[int, int]) -> None:
+    """Refuses what does not lie on an image of this size, and several boxes or masks for one object."""
+    height, width = size
+    if prompt.points is not None:
+        for x, y in prompt.points.tolist():
+            if not (0 <= x <= width and 0 <= y <= height):
+                message = f"the point {x:g},{y:g} lies outside the image, which is {width} wide and {height} high"
+                raise UserError(message, hint="points are x,y in pixels from the top left corner")
+    for name, part in (("boxes", prompt.boxes), ("masks", prompt.masks)):
+        if part is not None and len(part) != 1:
+            raise UserError(
+                f"{len(part)} {name} in one prompt", hint="a prompt means one object; give a list of prompts"
+            )
+    if prompt.boxes is not None:
+        x0, y0, x1, y1 = prompt.boxes[0].tolist()
+        if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height or x0 == x1 or y0 == y1:
+            box = f"{x0:g},{y0:g},{x1:g},{y1:g}"
+            message = f"the box {box} covers nothing of the image, which is {width} wide and {height} high"
+            raise UserError(message, hint="boxes are x0,y0,x1,y1 in pixels from the top left corner")
+    if prompt.masks is not None and tuple(prompt.masks.shape[1:]) != size:
+        (h, w) = prompt.masks.shape[1:]
+        raise UserError(f"the mask is {h}x{w} but the image is {height}x{width}", hint="resize it to the image")
+
+
+def _alike(prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+    """Prompts with as many points, a box or none, a mask or none: they are decoded together, a few at a time."""
+    groups: dict[Any, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        kind = (_count(prompt), prompt.boxes is None, prompt.masks is None)
+        groups.setdefault(kind, []).append(i)
+    for group in groups.values():
+        for start in range(0, len(group), TOGETHER):
+            yield group[start : start + TOGETHER]
+
+
+def _count(prompt: Prompt) -> int:
+    return 0 if prompt.points is None else len(prompt.points)
+
+
+def _unclear(prompt: Prompt) -> bool:
+    """One click and nothing else."""
+    return _count(prompt) == 1 and prompt.boxes is None and prompt.masks is None

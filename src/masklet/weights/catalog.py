@@ -1,7 +1,7 @@
 """Weights by name: what masklet brings along, and what others publish on their own hosts.
 
 Addresses and hashes are those that the publisher gives: torchvision in the metadata of its weights, OpenMMLab in the
-names of its files (`...-<first digits of the sha256>.pth`); detectron2 gives no sha256. An address on any other host
+names of its files (`...-<first digits of the sha256>.pth`); detectron2 gives no sha256, nor does SAM. An address on any other host
 cannot be written here: one of OpenMMLab's own lists (metafile of PSPNet, r101 769x769 80k) names a host that is not
 theirs.
 """
@@ -332,11 +332,49 @@ def _detectron2() -> Iterator[Entry]:
     )
 
 
+# SAM: name, file, sha256, MiB. Meta puts digits of the md5 into the names; the sha256 are those that micro-sam, 3D Slicer
+# and others have computed and publish.
+SAM = (
+    (
+        *("sam_vit_b", "sam_vit_b_01ec64.pth", 357.668),
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+    ),
+    (
+        *("sam_vit_l", "sam_vit_l_0b3195.pth", 1191.640),
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+    ),
+    (
+        *("sam_vit_h", "sam_vit_h_4b8939.pth", 2445.746),
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+    ),
+)
+
+
+def _sam() -> Iterator[Entry]:
+    for model, file, size, digest in SAM:
+        yield Entry(
+            f"{model}_sa1b",
+            "Anything that is clicked on, boxed or found on a grid",
+            "SA-1B",
+            url=f"https://dl.fbaipublicfiles.com/segment_anything/{file}",
+            sha256=digest,
+            size=size,
+            model=model,
+            options={"num_classes": 1},
+            classes=Classes(("object",)),
+            source="segment-anything, README.md",
+        )
+
+
 def _digits(file: str) -> str:
     """The first digits of the sha256, which the publisher puts at the end of the name."""
     return file.rpartition("-")[2].partition(".")[0]
 
 
 CATALOG: Mapping[str, Entry] = MappingProxyType(
-    {entry.name: entry for entries in (_bundled(), _torchvision(), _openmmlab(), _detectron2()) for entry in entries}
+    {
+        entry.name: entry
+        for entries in (_bundled(), _torchvision(), _openmmlab(), _detectron2(), _sam())
+        for entry in entries
+    }
 )

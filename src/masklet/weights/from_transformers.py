@@ -1,4 +1,4 @@
-"""Weights of transformers: UPerNet on Swin V1 and V2, with the names of version 5 and those of older files."""
+"""Weights of transformers: SAM; UPerNet on Swin V1 and V2, with the names of version 5 and those of older files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from masklet.weights import from_sam
 from masklet.weights.from_openmmlab import swin_options, upernet, upernet_options
 from masklet.weights.remap import Layout, Origin, Rule
 
@@ -73,5 +74,6 @@ ORIGIN = Origin(
     (
         Layout(("upernet",), (*MARKS, V2_MARK), (*SWIN_V2, *HEADS), _v2_options),
         Layout(("upernet",), MARKS, (*SWIN, *HEADS), _options, without=(V2_MARK,)),
+        *from_sam.TRANSFORMERS_LAYOUTS,
     ),
 )

@@ -40,7 +40,7 @@ LICENCES: Mapping[str, Licence] = MappingProxyType(
 )
 
 # Data sets whose terms of access say "non-commercial research and educational purposes" or the like.
-RESEARCH_ONLY = frozenset({"ADE20K", "Cityscapes", "ImageNet"})
+RESEARCH_ONLY = frozenset({"ADE20K", "Cityscapes", "ImageNet", "SA-1B"})
 
 
 def kinds(licence: str | None, data: Iterable[str] = ()) -> tuple[str, ...]:

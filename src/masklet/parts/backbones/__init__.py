@@ -18,6 +18,7 @@ from torch import Tensor
 
 from masklet.parts.backbones import hiera as _hiera
 from masklet.parts.backbones import swin as _swin
+from masklet.parts.backbones import vit as _vit
 from masklet.parts.backbones.alexnet import alexnet, caffenet
 from masklet.parts.backbones.efficientnet_lite import efficientnet_lite0, efficientnet_lite0_classifier
 from masklet.parts.backbones.googlenet import GoogLeNet
@@ -92,6 +93,9 @@ BACKBONES: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "vgg13_bn": partial(vgg, B, batch_norm=True),
         "vgg16_bn": partial(vgg, D, batch_norm=True),
         "vgg19_bn": partial(vgg, E, batch_norm=True),
+        "vit_b": partial(_vit.vit, _vit.BASE),
+        "vit_l": partial(_vit.vit, _vit.LARGE),
+        "vit_h": partial(_vit.vit, _vit.HUGE),
         "wide_resnet50_2": partial(ResNet, WIDE50),
     }
 )
