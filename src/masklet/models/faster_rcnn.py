@@ -20,7 +20,7 @@ from masklet.ops.paste import Placement, continuous, whole_pixels
 from masklet.ops.roi import roi_align
 from masklet.parts.anchors import Anchors, Cells, Step, by_share, by_stride, ratio_major, rounded, size_major
 from masklet.parts.backbones import build_backbone, supported
-from masklet.parts.box_heads import HALF, BoxBranch, BoxPredictor, Detections, Pick, Truth, TwoFC, any_extent
+from masklet.parts.box_heads import HALF, NMS, BoxBranch, BoxPredictor, Detections, Pick, Truth, TwoFC, any_extent
 from masklet.parts.cascade import PAPER, Cascading, claiming, probs_of_mean, relabelled
 from masklet.parts.frames import Multiple
 from masklet.parts.mask_heads import Targets
@@ -222,6 +222,7 @@ def trunk(
     hidden: int = 1024,
     threshold: float = 0.05,
     max_objects: int = 100,
+    nms: str = "greedy",
     backbone_options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Trunk:
     """Backbone, pyramid and proposals of Faster R-CNN and what is built on it, and what its second stage needs.
@@ -230,7 +231,8 @@ def trunk(
     "detectron2" or "mmdet". `norm` is "frozen" (batch norm as it comes with the weights, eps `norm_eps`), or "batch" or
     "group" to train from nothing. Predicting resizes to `short_side`, but the longer one to `long_side` at most; 0
     leaves images as they are. `anchor_sizes` of the five levels, `channels` of the pyramid, `hidden` units of the box
-    head. Objects with a score up to `threshold` are dropped, and all but `max_objects`. `backbone_options` are more
+    head. Objects with a score up to `threshold` are dropped, and all but `max_objects`. `nms` is "greedy", "soft_linear" or
+    "soft_gaussian" (overlapping boxes lose score instead of their place). `backbone_options` are more
     options of the backbone, `{"window": 12}` of a Swin for instance.
     """
     if style not in STYLES:
@@ -254,7 +256,9 @@ def trunk(
         chosen.proposal_enough,
         matcher=chosen.rpn_matcher,
     )
-    pick = Pick(chosen.box_enough, threshold, count=max_objects)
+    if nms not in NMS:
+        raise unknown("nms", nms, NMS, "choices")
+    pick = Pick(chosen.box_enough, threshold, count=max_objects, distinct=NMS[nms])
     resize = replace(chosen.resize, short=short_side, long=long_side)
     return Trunk(body, fpn, rpn, chosen.pixels or body.pixels, resize, chosen, num_classes, hidden, pick)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +13,12 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from masklet.ops.boxes import ROI_CODER
-from masklet.ops.nms import batched_nms
+from masklet.ops.nms import Decay, Gaussian, Linear, batched_nms, soft_nms
 from masklet.parts.matching import POSITIVE, Match, Matcher
 from masklet.parts.proposals import Boxes, Coder, Enough, Inside, Proposals, Sizes, clip_to, survivors
 from masklet.parts.pyramid import Reader, as_rois
 from masklet.parts.sampling import RandomSampler, Sampler
+from masklet.structures.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,9 @@ def of_class(deltas: Float[Tensor, "m k r"], labels: Int64[Tensor, " m"]) -> Flo
     return deltas[torch.arange(deltas.shape[0], device=deltas.device), labels.clamp(max=deltas.shape[1] - 1)]
 
 
-# From boxes, scores (0 is no object), classes, IoU, and height and width of the image: which boxes NMS keeps.
-Distinct = Callable[[Tensor, Tensor, Tensor, float, tuple[int, int]], Bool[Tensor, " n"]]
+# From boxes, scores (0 is no object), classes, IoU, and height and width of the image: which boxes NMS keeps, or which
+# share of its score it leaves to each.
+Distinct = Callable[[Tensor, Tensor, Tensor, float, tuple[int, int]], Tensor]
 
 
 def upright_distinct(
@@ -124,6 +127,41 @@ def upright_distinct(
         index = batched_nms(boxes[some], scores[some], labels[some], overlap)
         kept = torch.zeros_like(some, dtype=torch.bool).index_fill(0, index, True)
     return torch.zeros_like(scores, dtype=torch.bool).index_put((some,), kept)
+
+
+@dataclass(frozen=True)
+class SoftDistinct:
+    """Which share of its score each box keeps beside better ones of its class: none where less than `least` is left.
+
+    A box loses by `decay` for every better one that it overlaps, instead of being removed (Bodla et al., Soft-NMS,
+    2017). IoU is that of `decay`.
+    """
+
+    decay: Decay
+    least: float = 0.001
+
+    def __call__(
+        self,
+        boxes: Float[Tensor, "n 4"],
+        scores: Float[Tensor, " n"],
+        labels: Int64[Tensor, " n"],
+        overlap: float,
+        size: tuple[int, int],
+    ) -> Float[Tensor, " n"]:
+        if torch.compiler.is_compiling():
+            raise UserError("soft NMS has as many steps as there are boxes", hint='export a model with nms="greedy"')
+        some = scores.nonzero()[:, 0]
+        index, left = soft_nms(boxes[some], scores[some], labels[some], self.decay, self.least)
+        return torch.zeros_like(scores).index_put((some[index],), left / scores[some[index]])
+
+
+NMS: Mapping[str, Distinct] = MappingProxyType(
+    {
+        "greedy": upright_distinct,
+        "soft_linear": SoftDistinct(Linear(0.3)),
+        "soft_gaussian": SoftDistinct(Gaussian(0.5)),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -156,8 +194,8 @@ class Pick:
         """The `count` best of one image after NMS in every class."""
         boxes, scores, k = boxes.flatten(0, 1), probs.flatten(), probs.shape[1]
         labels = torch.arange(len(scores), device=scores.device) % k
-        chosen = self.distinct(boxes, scores, labels, self.overlap, size)
-        best, where = scores.where(chosen, 0).topk(min(self.count, len(scores)))
+        scores = scores * self.distinct(boxes, scores, labels, self.overlap, size)
+        best, where = scores.topk(min(self.count, len(scores)))
         return boxes[where], best, where % k
 
 
