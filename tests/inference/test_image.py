@@ -8,6 +8,7 @@ from PIL import Image
 from masklet import build
 from masklet.inference.image import Predictor, Settings, collect, predict
 from masklet.models.base import predict_semantic
+from masklet.parts.crf import DenseCRF
 from masklet.structures import Classes, SemanticMap
 from masklet.structures.errors import UserError
 from semantic_toys import CLASSES, Brightness, Toy
@@ -193,7 +194,7 @@ def test_a_model_without_scores_predicts_by_itself():
             return f"{tuple(image.shape)} {image.dtype}"
 
     assert predict(Own(), [photo(), photo(3, 4)]) == ["(3, 40, 60) torch.uint8", "(3, 3, 4) torch.uint8"]
-    with pytest.raises(UserError, match="model does not give one class per pixel; leave out tile, flip and scales"):
+    with pytest.raises(UserError, match="model does not give one class per pixel; leave out flip and scales"):
         predict(Own(), photo(), flip=True)
 
 
@@ -239,3 +240,24 @@ def test_a_model_that_knows_its_long_side_sees_small_pictures_everywhere():
     probs = predict_semantic(model, image, probs=True)
     assert probs.probs.shape == (3, 150, 201)
     assert (probs.labels == own).float().mean() > 0.999
+
+
+def test_a_crf_sharpens_what_a_model_says():
+    """The same as the part on the model's probabilities, whole or tile by tile; its own parameters count."""
+    torch.manual_seed(0)
+    model, image = build("unet", num_classes=3, base=4, depth=1).eval(), photo(64, 96)
+    whole = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    chances = predict(model, image, probs=True).probs
+    want = DenseCRF()(whole, chances[None])[0]
+    sharp = predict(model, image, crf=True, probs=True)
+    torch.testing.assert_close(sharp.probs, want)
+    assert torch.equal(sharp.labels.long(), want.argmax(0))
+    assert torch.equal(predict(model, image, crf=True).labels, sharp.labels)
+    assert not torch.equal(sharp.labels, predict(model, image).labels)
+    assert torch.equal(predict(model, image, crf=DenseCRF(steps=0)).labels, predict(model, image).labels)
+    smooth = DenseCRF(smooth_weight=9.0)
+    assert torch.equal(predict(model, image, crf=smooth).labels.long(), smooth(whole, chances[None])[0].argmax(0))
+    tiled = predict(model, image, crf=True, tile=64).labels
+    assert 0.5 < (tiled == sharp.labels).float().mean() < 1
+    with pytest.raises(UserError, match="model does not give one class per pixel; leave out the CRF"):
+        Predictor(torch.nn.Identity(), Settings(crf=True))

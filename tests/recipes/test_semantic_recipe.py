@@ -192,7 +192,10 @@ def test_augmentation_follows_the_recipe():
         ({"flip": "yes"}, "flip is 'yes'; give true or false"),
         ({"options": "deep"}, "options is 'deep'; give an object such as {\"key\": 1}"),
         ({"optimizer": "adamx"}, "unknown optimizer 'adamx'; choose from adamw, adam, sgd"),
-        ({"schedule": "linear"}, "unknown schedule 'linear'; choose from poly, cosine, one_cycle, multi_step, constant"),
+        (
+            {"schedule": "linear"},
+            "unknown schedule 'linear'; choose from poly, cosine, one_cycle, multi_step, constant",
+        ),
         ({"loss": "ce"}, "unknown loss 'ce'; choose from cross_entropy, ohem, focal, cross_entropy+dice"),
         ({"precision": "fp16"}, "unknown precision 'fp16'; choose from auto, fp32, bf16"),
         ({"class_weights": "auto"}, "unknown class_weights 'auto'; choose from none, median_frequency, inverse_log"),

@@ -8,7 +8,7 @@ import typer
 
 from masklet.cli.group import options
 from masklet.cli.report import Json, Report, progress_bar
-from masklet.cli.shared import Batch, Device, Flip, Model, Precision, Scales, Tile, Weights, ready
+from masklet.cli.shared import Batch, Crf, Device, Flip, Model, Precision, Scales, Tile, Weights, ready
 from masklet.cli.words import numbers, one_of
 
 app = typer.Typer(**options())
@@ -23,6 +23,7 @@ def evaluate(
     tile: Tile = None,
     flip: Flip = False,
     scales: Scales = "1",
+    crf: Crf = False,
     precision: Precision = "auto",
     device: Device = "auto",
     batch: Batch = 1,
@@ -30,9 +31,12 @@ def evaluate(
     absent: Annotated[
         str, typer.Option(help="skip: classes that never occur have no score; zero: they score 0.")
     ] = "skip",
+    max_dets: Annotated[
+        int | None, typer.Option(min=1, help="Most objects of a class and picture that count; COCO: 100.")
+    ] = None,
     json: Json = False,
 ) -> Report:
-    """Score a model on data with truth: mean IoU, accuracies and Dice, of the whole and of each class."""
+    """Score a model on data with truth: mean IoU, accuracies and Dice of classes; average precision of objects."""
     sizes = numbers(scales, "--scales")
     one_of(precision, "--precision", ("auto", "fp32", "bf16"))
     one_of(mode, "--mode", ("dataset", "image"))
@@ -48,10 +52,12 @@ def evaluate(
             source,
             mode=mode,
             absent=absent,
+            max_dets=max_dets,
             progress=progress,
             tile=tile,
             flip=flip,
             scales=sizes,
+            crf=crf,
             precision=precision,
             device=where,
             batch=batch,
@@ -62,6 +68,6 @@ def evaluate(
         data=data,
         split=split,
         metrics=metrics,
-        more={"images": len(source), "mode": mode, "absent": absent},
+        more={"images": len(source), "mode": mode, "absent": absent, "max_dets": max_dets},
         text=f"{model} on {len(source)} images of {data} ({split})",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as codec
 import os
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +28,9 @@ def train(
     val_data: Annotated[str | None, typer.Option(help="What to validate on; its val split if left out.")] = None,
     model: Annotated[str | None, typer.Option(help="The system to train (see masklet models).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Start from the recipe.json of another training.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Start from the recipe.json of another training, or coco_1x or microscopy.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and curves.")] = Path("runs/train"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --out, bit for bit.")] = False,
     json: Json = False,
@@ -36,20 +38,19 @@ def train(
     """Train a model on your data.
 
     Writes best.safetensors (for --model), last.safetensors (for --resume), history.csv and curves into --out. Settings
-    and their defaults: masklet.recipes.semantic.SemanticRecipe. Several processes: torchrun -m masklet.cli train ...
+    and their defaults: masklet.recipes.semantic.SemanticRecipe; masklet.recipes.instances.InstanceRecipe for systems
+    that find objects. Several processes: torchrun -m masklet.cli train ...
     """
     from masklet.models import options as options_of
-    from masklet.recipes.semantic import SemanticRecipe, run
     from masklet.structures.errors import UserError
 
-    if recipe is None and resume and (out / "recipe.json").exists():
-        recipe = out / "recipe.json"
+    words = settings or []
+    kind, run, start = _way(recipe, resume, out, model, words)
     named = {"data": data, "val_data": val_data, "model": model, "epochs": epochs}
     given = {key: value for key, value in named.items() if value is not None}
-    if recipe is None and data is None:
+    if not start.get("data") and data is None:
         raise UserError("train needs --data", hint="for example --data folder:photos; see masklet train --help")
-    base = SemanticRecipe.from_dict({**(read_json(recipe) if recipe is not None else {}), **given})
-    words = settings or []
+    base = kind.from_dict({**start, **given})
     system = next((word.removeprefix("model=") for word in words if word.startswith("model=")), base.model)
     plan = base.override(gather(words, {f.name for f in fields(base)}, options_of(system), base.options))
     result = run(plan, out, resume=resume)
@@ -70,6 +71,25 @@ def train(
         more={"epochs": result.epochs, "finished": result.finished},
         text=f"{result.epochs} epochs in {result.seconds / 60:.1f} minutes{why}",
     )
+
+
+def _way(
+    recipe: str | None, resume: bool, out: Path, model: str | None, words: Sequence[str]
+) -> tuple[Any, Any, dict[str, Any]]:
+    """The kind of recipe and what carries it out, by the tasks of its model; and the values that it starts from."""
+    from masklet.models import MODELS
+    from masklet.recipes import instances, semantic
+
+    if recipe is None and resume and (out / "recipe.json").exists():
+        recipe = str(out / "recipe.json")
+    if recipe is not None and recipe in instances.PRESETS and not Path(recipe).exists():
+        return instances.InstanceRecipe, instances.run, asdict(instances.PRESETS[recipe])
+    start = {} if recipe is None else read_json(Path(recipe))
+    named = [word.removeprefix("model=") for word in words if word.startswith("model=")]
+    system = MODELS.get(named[0] if named else str(model or start.get("model", "")))
+    if system is not None and set(system.tasks) & set(instances.TASKS):
+        return instances.InstanceRecipe, instances.run, start
+    return semantic.SemanticRecipe, semantic.run, start
 
 
 def gather(

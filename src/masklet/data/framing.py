@@ -103,7 +103,7 @@ def turn(quarters: int, old: tuple[int, int]) -> Move:
     return Move(new, moved, moved, points)
 
 
-class Chosen(Sequence[Sample]):
+class Chosen(Samples):
     """Some samples of a data set, by number and in this order; a number may come more than once."""
 
     def __init__(self, source: Samples, order: Sequence[int]):

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from masklet.data.rgbd import picture_of, seen_as
 from masklet.data.sources import Dataset
-from masklet.inference.image import MANY, Predictor, Settings
+from masklet.inference.evaluate_objects import measure_objects
+from masklet.inference.image import MANY, Predictor, Settings, placed
 from masklet.metrics.semantic import SemanticScore
 from masklet.structures import Classes, Sample, SemanticMap
 from masklet.structures.errors import UserError
@@ -17,9 +18,29 @@ from masklet.structures.errors import UserError
 Each = Callable[[Sample, SemanticMap, Mapping[str, float]], None]
 
 
-def evaluate(model: Any, dataset: Dataset | Sequence[Sample], **options: Any) -> dict[str, float]:
-    """The scores of a model on a data set: miou, pixel_accuracy, dice, iou/<class>, ...; `measure` has the options."""
-    return measure(model, dataset, **options).compute()
+def evaluate(
+    model: Any,
+    dataset: Dataset | Sequence[Sample],
+    *,
+    mode: str = "dataset",
+    absent: str = "skip",
+    max_dets: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> dict[str, float]:
+    """The scores of a model on a data set with truth, predicted with the `settings` of `predict`.
+
+    One class per pixel (`measure`; `mode` and `absent` are for these): miou, pixel_accuracy, dice, iou/<class>, ...
+    Objects (`measure_objects`; at most `max_dets` of a class and image): ap, ap50, ap/<class>, box_ap, keypoint_ap, ...
+    """
+    model, _ = placed(model, settings.get("device", "auto"))
+    if hasattr(model, "scores"):
+        if max_dets is not None:
+            raise UserError("max_dets is for models that find objects", hint="this one gives one class per pixel")
+        return measure(model, dataset, mode=mode, absent=absent, progress=progress, **settings).compute()
+    if (mode, absent) != ("dataset", "skip"):
+        raise UserError("mode and absent are for one class per pixel", hint="this model finds objects; leave them out")
+    return measure_objects(model, dataset, max_dets=max_dets, progress=progress, **settings).compute()
 
 
 def measure(

@@ -20,10 +20,12 @@ from masklet.data.images import SUFFIXES, as_batch, list_images, natural_key, re
 from masklet.data.rgbd import RGBDPhoto, read_rgbd, with_depth
 from masklet.inference import tiles
 from masklet.inference.folding import folded
-from masklet.inference.tta import View, look, views
+from masklet.inference.tta import Looks, View, look, views
 from masklet.models.base import channels, evaluating, narrow
+from masklet.models.seams import find_in_tiles
 from masklet.ops.hha import Camera
 from masklet.parts import precision as formats
+from masklet.parts.crf import DenseCRF
 from masklet.structures import SemanticMap
 from masklet.structures.errors import UserError
 
@@ -45,6 +47,7 @@ class Settings:
     `precision`: "auto" is bf16 where the processor computes in it and fp32 elsewhere; or "fp32", "bf16".
     `device`: "auto" is an accelerator if there is one; a model that is passed in stays where it is.
     `probs`: keep the probabilities too, K floats a pixel. `batch`: how many pictures or tiles of one size go together.
+    `crf`: sharpen the edges by a dense CRF with DeepLab v2's parameters, or by the `DenseCRF` that is given.
     """
 
     tile: int | None = None
@@ -56,6 +59,7 @@ class Settings:
     device: str = "auto"
     probs: bool = False
     batch: int = 1
+    crf: bool | DenseCRF = False
 
     def __post_init__(self) -> None:
         views(self.scales, self.flip)
@@ -101,6 +105,7 @@ def predict(
     device: str = "auto",
     probs: bool = False,
     batch: int = 1,
+    crf: bool | DenseCRF = False,
     depth: str | Path | None = None,
     camera: Camera | None = None,
 ) -> Any:
@@ -110,7 +115,7 @@ def predict(
     folder, a glob ("photos/*.jpg"), a list or a batch gives a list. `Settings` explains the options. `depth` is for
     models that look at depth: the depth image of the picture, or a folder of them, taken with `camera`.
     """
-    settings = Settings(tile, overlap, flip, scales, long_side, precision, device, probs, batch)
+    settings = Settings(tile, overlap, flip, scales, long_side, precision, device, probs, batch, crf)
     sources, many = collect(inputs)
     sources = sources if depth is None else with_depth(sources, depth, camera)
     predictor = Predictor(model, settings, many=len(sources) >= MANY)
@@ -128,14 +133,17 @@ class Predictor:
     def __init__(self, model: Any, settings: Settings | None = None, many: bool = False, barred: Sequence[int] = ()):
         self.settings, self.barred = settings or Settings(), tuple(barred)
         self.name = str(model) if isinstance(model, str | Path) else getattr(model, "spec", {}).get("model", "model")
-        self.model, self.device = _placed(model, self.settings.device)
+        self.model, self.device = placed(model, self.settings.device)
         self.model = folded(self.model) if many else self.model
         self.semantic = hasattr(self.model, "scores")
+        self.crf = DenseCRF() if self.settings.crf is True else self.settings.crf or None
+        if self.crf is not None and not self.semantic:
+            raise UserError(f"{self.name} does not give one class per pixel", hint="leave out the CRF")
         chosen = {"auto": formats.automatic(self.device), "fp32": torch.float32, "bf16": torch.bfloat16}
         self.dtype = chosen[self.settings.precision]
-        if not self.semantic and (self.settings.tile or len(views(self.settings.scales, self.settings.flip)) > 1):
+        if not self.semantic and len(views(self.settings.scales, self.settings.flip)) > 1:
             raise UserError(
-                f"{self.name} does not give one class per pixel", hint="leave out tile, flip and scales, which average"
+                f"{self.name} does not give one class per pixel", hint="leave out flip and scales, which average"
             )
 
     def __call__(self, images: Sequence[Picture]) -> list[Any]:
@@ -150,7 +158,7 @@ class Predictor:
             stack.enter_context(torch.inference_mode())
             stack.enter_context(formats.autocast(self.device, self.dtype))
             if not self.semantic:
-                return [self.model.predict(image) for image in images]
+                return [self._objects(image) for image in images]
             return [result for group in _alike(images, self.settings.batch) for result in self._predict(group)]
 
     def each(self, sources: Iterable[Any], unreadable: list[Unreadable] | None = None) -> Iterator[Prediction]:
@@ -186,14 +194,24 @@ class Predictor:
         if came > wanted:
             raise UserError(f"{self.name} does not look at depth", hint="leave the depth out")
 
+    def _objects(self, image: Picture) -> Any:
+        """Objects of one picture; those that borders of tiles cut are joined."""
+        tile = self.settings.tile
+        if not tile or max(image.shape[1:]) <= tile:
+            return self.model.predict(image)
+        return find_in_tiles(self.model.predict, image, tile, self.settings.overlap)
+
     def _predict(self, images: Sequence[Picture]) -> list[SemanticMap]:
         """Pictures of one size."""
         if self.settings.tile and max(images[0].shape[1:]) > self.settings.tile:
             return [self._tiled(image) for image in images]
-        seen = look(self.model, self._fed(torch.stack(list(images))), self._views(images[0].shape), self.barred)
-        if not self.settings.probs:
+        fed = self._fed(torch.stack(list(images)))
+        seen = look(self.model, fed, self._views(images[0].shape), self.barred)
+        if not self.settings.probs and self.crf is None:
             return [SemanticMap(labels, self.model.classes) for labels in seen.labels().cpu()]
-        chances = seen.chances().cpu()
+        chances = self._chances(seen, fed).cpu()
+        if not self.settings.probs:
+            return [SemanticMap(narrow(p.argmax(0), len(p)), self.model.classes) for p in chances]
         return [SemanticMap(narrow(p.argmax(0), len(p)), self.model.classes, p) for p in chances]
 
     def _tiled(self, image: Picture) -> SemanticMap:
@@ -201,7 +219,8 @@ class Predictor:
         seen = self._views(image.shape)
 
         def chances(parts: Tensor) -> Tensor:
-            return look(self.model, self._fed(parts), seen, self.barred).chances()
+            fed = self._fed(parts)
+            return self._chances(look(self.model, fed, seen, self.barred), fed)
 
         labels = torch.empty(height, width, dtype=torch.uint8 if count <= 256 else torch.int64)
         probs = torch.empty(count, height, width) if self.settings.probs else None
@@ -212,6 +231,11 @@ class Predictor:
             if probs is not None:
                 probs[:, *where] = part.cpu()
         return SemanticMap(labels, self.model.classes, probs)
+
+    def _chances(self, seen: Looks, fed: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+        """Probabilities at the size of the pictures, sharpened where that is wanted."""
+        chances = seen.chances()
+        return chances if self.crf is None else self.crf(fed[:, :3], chances)
 
     def _views(self, shape: Sequence[int]) -> tuple[View, ...]:
         """The looks at a picture of this shape: all of them smaller where `long_side` says so."""
@@ -287,7 +311,7 @@ def _alike(items: Iterable[Any], most: int, image: Any = lambda item: item) -> I
         yield group
 
 
-def _placed(model: Any, device: str) -> tuple[Any, torch.device]:
+def placed(model: Any, device: str) -> tuple[Any, torch.device]:
     """The model, loaded if it was named, and the device it computes on."""
     named = isinstance(model, str | Path)
     if named:

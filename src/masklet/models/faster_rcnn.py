@@ -217,6 +217,7 @@ def trunk(
     norm_eps: float = 1e-5,
     short_side: int = 800,
     long_side: int = 1333,
+    tile: int = 0,
     anchor_sizes: Sequence[int | float] = (32, 64, 128, 256, 512),
     channels: int = 256,
     hidden: int = 1024,
@@ -230,10 +231,11 @@ def trunk(
     `backbone` is any with maps c2 to c5. `style` says which code base's conventions hold: "masklet", "torchvision",
     "detectron2" or "mmdet". `norm` is "frozen" (batch norm as it comes with the weights, eps `norm_eps`), or "batch" or
     "group" to train from nothing. Predicting resizes to `short_side`, but the longer one to `long_side` at most; 0
-    leaves images as they are. `anchor_sizes` of the five levels, `channels` of the pyramid, `hidden` units of the box
-    head. Objects with a score up to `threshold` are dropped, and all but `max_objects`. `nms` is "greedy", "soft_linear" or
-    "soft_gaussian" (overlapping boxes lose score instead of their place). `backbone_options` are more
-    options of the backbone, `{"window": 12}` of a Swin for instance.
+    leaves images as they are. Larger ones than `tile` are seen in overlapping windows of that side; 0 sees them whole.
+    `anchor_sizes` of the five levels, `channels` of the pyramid, `hidden` units of the box head. Objects with a score
+    up to `threshold` are dropped, and all but `max_objects` (of a window). `nms` is "greedy", "soft_linear" or
+    "soft_gaussian" (overlapping boxes lose score instead of their place). `backbone_options` are more options of the
+    backbone, `{"window": 12}` of a Swin for instance.
     """
     if style not in STYLES:
         raise unknown("style", style, STYLES)
@@ -259,7 +261,7 @@ def trunk(
     if nms not in NMS:
         raise unknown("nms", nms, NMS, "choices")
     pick = Pick(chosen.box_enough, threshold, count=max_objects, distinct=NMS[nms])
-    resize = replace(chosen.resize, short=short_side, long=long_side)
+    resize = replace(chosen.resize, short=short_side, long=long_side, tile=tile)
     return Trunk(body, fpn, rpn, chosen.pixels or body.pixels, resize, chosen, num_classes, hidden, pick)
 
 

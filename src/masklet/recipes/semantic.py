@@ -6,48 +6,38 @@ run(recipe, "runs/street")
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, fields, replace
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor, nn
 
 from masklet.data import transforms as tf
 from masklet.data.collate import collate_semantic
 from masklet.data.rgbd import seen_as
-from masklet.data.sources import open_source
 from masklet.inference.evaluate import measure
 from masklet.metrics.semantic import SemanticScore
-from masklet.models import build, unknown
-from masklet.parts import losses, precision
+from masklet.models import unknown
+from masklet.parts import losses
+from masklet.recipes import plans
+from masklet.recipes.running import Record, Result, assemble, carry_out, initial_model, save_picture, sources_of
 from masklet.structures import Classes, Sample
 from masklet.structures.errors import UserError
-from masklet.structures.files import replacing
-from masklet.train.checkpoint import Record, load_last, read_notes, save_last
-from masklet.train.distributed import Team, team
-from masklet.train.ema import Ema
+from masklet.train.distributed import Team
 from masklet.train.feed import Feed
-from masklet.train.log import StepLog, TensorBoard, write_csv
-from masklet.train.loop import Training, fit
-from masklet.train.optim import OPTIMIZERS, build_optimizer
-from masklet.train.schedule import SCHEDULES, build_schedule
-from masklet.viz.curves import confusion_picture, loss_curves
-from masklet.weights import fill, read_note, save_checkpoint
+from masklet.train.loop import Training
+from masklet.train.optim import OPTIMIZERS
+from masklet.train.schedule import SCHEDULES
+from masklet.viz.curves import confusion_picture
 
 LOSSES = ("cross_entropy", "ohem", "focal", "cross_entropy+dice")
 WEIGHTINGS = ("none", "median_frequency", "inverse_log")
-SITTING = frozenset({"workers", "device", "time_budget_minutes", "save_every", "save_seconds", "tensorboard"})
 
 
 @dataclass(frozen=True)
@@ -98,30 +88,11 @@ class SemanticRecipe:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        checks: list[tuple[str, bool, str]] = [
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("batch", self.batch >= 1, "at least 1"),
-            ("accumulate", self.accumulate >= 1, "at least 1"),
-            ("validate_every", self.validate_every >= 1, "at least 1"),
-            ("workers", self.workers >= 0, "0 or more"),
-            ("seed", self.seed >= 0, "0 or more"),
-            ("lr", self.lr > 0, "above 0"),
-            ("weight_decay", self.weight_decay >= 0, "0 or more"),
-            ("clip", self.clip is None or self.clip > 0, "above 0, or None"),
-            ("ema", 0 <= self.ema < 1, "in [0, 1), for example 0.999"),
+        checks = [
+            *plans.loop_checks(self),
             ("smoothing", 0 <= self.smoothing < 1, "in [0, 1)"),
-            ("blur", 0 <= self.blur <= 1, "a probability in [0, 1]"),
-            ("scale", len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1], "(low, high) with 0 < low <= high"),
-            ("crop", self.crop is None or (len(self.crop) == 2 and min(self.crop) >= 1), "(height, width) in pixels"),
-            (
-                "resize",
-                self.resize is None or (len(self.resize) == 2 and min(self.resize) >= 1),
-                "(height, width) in pixels",
-            ),
+            ("resize", self.resize is None or plans.is_size(self.resize), "(height, width) in pixels"),
         ]
-        for name, good, wanted in checks:
-            if not good:
-                raise UserError(f"{name} is {getattr(self, name)!r}", hint=f"it must be {wanted}")
         choices: list[tuple[str, Iterable[str]]] = [
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
@@ -130,65 +101,16 @@ class SemanticRecipe:
         ]
         if isinstance(self.class_weights, str):
             choices.append(("class_weights", WEIGHTINGS))
-        for name, accepted in choices:
-            if getattr(self, name) not in accepted:
-                raise UserError(f"unknown {name} {getattr(self, name)!r}", hint=f"choose from {', '.join(accepted)}")
+        plans.check(self, checks, choices)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SemanticRecipe:
         """A recipe from plain values, as in a JSON file; a misspelt key is answered with the nearest name."""
-        names = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in names:
-                near = get_close_matches(key, names, n=1, cutoff=0.0)[0]
-                raise UserError(f"a recipe has no {key!r}", hint=f"did you mean {near!r}?")
-        if "data" not in values:
-            raise UserError("the recipe does not say which data to train on", hint="give data=kind:path")
-        return cls(**{f.name: _fitted(f.name, str(f.type), values[f.name]) for f in fields(cls) if f.name in values})
+        return plans.from_dict(cls, values)
 
     def override(self, words: Sequence[str]) -> SemanticRecipe:
         """This recipe with `key=value` words applied; values are JSON, or plain text where they are not."""
-        values: dict[str, Any] = {}
-        for word in words:
-            key, equals, text = word.partition("=")
-            if not equals:
-                raise UserError(f"{word!r} is not key=value")
-            try:
-                values[key] = json.loads(text)
-            except json.JSONDecodeError:
-                values[key] = text
-        return SemanticRecipe.from_dict({**{f.name: getattr(self, f.name) for f in fields(self)}, **values})
-
-
-def _fitted(name: str, kind: str, value: Any) -> Any:
-    """A value from JSON or a command line as a field annotated `kind` takes it, or an error that says what it takes."""
-    kinds = re.sub(r"\[[^]]*\]", "", kind).split(" | ")
-    if isinstance(value, list | tuple) and "tuple" in kinds and all(type(v) in (int, float) for v in value):
-        return tuple(map(float, value)) if "tuple[float" in kind else tuple(value)
-    if isinstance(value, Mapping) and kind == "Mapping[str, float]":
-        return {key: _fitted(f"{name}[{key!r}]", "float", factor) for key, factor in value.items()}
-    if type(value) is int and "float" in kinds:
-        return float(value)
-    types = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None), "Mapping": Mapping}
-    if not any(isinstance(value, types[k]) and (k == "bool") == isinstance(value, bool) for k in kinds if k in types):
-        said = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false", "None": "null"}
-        more = {"tuple": "a list such as [256,256]", "Mapping": 'an object such as {"key": 1}'}
-        raise UserError(f"{name} is {value!r}", hint=f"give {' or '.join((said | more)[k] for k in kinds)}")
-    return value
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a training left behind."""
-
-    out: Path
-    best: Path  # loadable by masklet.load
-    scores: Record  # of the best epoch, as they are noted in the file
-    best_epoch: int
-    epochs: int
-    seconds: float
-    finished: str  # why it is over; empty when only the time was up
-    history: list[Record]
+        return plans.override(self, words)
 
 
 def augmentation(recipe: SemanticRecipe) -> tf.Compose:
@@ -299,78 +221,37 @@ def run(
     after kill -9), history.csv, steps.csv, recipe.json, curves.png and confusion.png. `progress` goes to stderr.
     """
     out = Path(out)
-    last, best = out / "last.safetensors", out / "best.safetensors"
-    plain = json.loads(json.dumps(asdict(recipe)))
-    if last.exists():
-        _check_resume(last, plain, resume)
-    source = open_source(recipe.data, split=recipe.split)
-    val: Any = open_source(recipe.val_data or recipe.data, split=recipe.val_split) if recipe.val_split else None
-    if val is not None and val.classes.names != source.classes.names:
-        raise UserError(f"training has classes {source.classes.names}, validation {val.classes.names}")
+    source, val = sources_of(recipe)
     if val is not None and recipe.monitor not in (known := SemanticScore(val.classes).compute()):
         raise unknown("score to monitor", recipe.monitor, known, "scores")
     if val is not None and recipe.resize:
         val = Resized(val, recipe.resize)
-    out.mkdir(parents=True, exist_ok=True)
-    with team(recipe.device) as crew:
-        training = prepare(recipe, source, crew)
-        if last.exists():
-            training.progress = load_last(last, training.model, training.optimizer, training.ema)
-        tables: list[Tensor] = []
+    tables: list[Tensor] = []
 
-        def validate(model: nn.Module) -> Record:
-            score = measure(model, val, precision=recipe.precision)
-            tables[:] = [score.confusion]
-            return {**score.compute()}
+    def validate(model: nn.Module) -> Record:
+        score = measure(model, val, precision=recipe.precision)
+        tables[:] = [score.confusion]
+        return {**score.compute()}
 
-        def keep_last() -> None:
-            save_last(last, training.model, training.optimizer, training.progress, training.ema, plain)
+    def draw_confusion() -> None:
+        if tables and find_spec("matplotlib"):
+            save_picture(confusion_picture(tables[0], source.classes), out / "confusion.png")
 
-        def keep_best(scores: Mapping[str, int | float]) -> None:
-            note = {"recipe": plain, "scores": dict(scores), "epoch": training.progress.epoch}
-            save_checkpoint(best, training.averaged, note)
-            if tables and find_spec("matplotlib"):
-                save_picture(confusion_picture(tables[0], source.classes), out / "confusion.png")
-
-        events = fit(
-            training,
-            epochs=recipe.epochs,
-            validate=validate if val is not None else None,
-            save_last=keep_last,
-            save_best=keep_best,
-            monitor=recipe.monitor,
-            validate_every=recipe.validate_every,
-            patience=recipe.patience,
-            save_every=recipe.save_every,
-            save_seconds=recipe.save_seconds,
-            stop_seconds=60 * (recipe.time_budget_minutes or math.inf),
-            accumulate=recipe.accumulate,
-            clip=recipe.clip,
-            autocast=lambda: autocast(recipe, crew.device),
-        )
-        if crew.leads:
-            (out / "recipe.json").write_text(json.dumps(plain, indent=2) + "\n")
-            _follow(events, training, recipe, out, progress, on_epoch)
-            if val is None or not best.exists():
-                keep_best({})
-            if training.progress.history and find_spec("matplotlib"):
-                history = [{k: v for k, v in r.items() if k != "grad_norm"} for r in training.progress.history]
-                save_picture(loss_curves(history), out / "curves.png")
-        else:
-            for _ in events:
-                pass
-    done = training.progress
-    scores = (read_note(best) or {}).get("scores", {}) if best.exists() else {}
-    return Result(out, best, scores, done.best_epoch, done.epoch, done.seconds, done.finished, done.history)
+    return carry_out(
+        recipe,
+        out,
+        lambda crew: prepare(recipe, source, crew),
+        validate if val is not None else None,
+        resume=resume,
+        progress=progress,
+        on_epoch=on_epoch,
+        on_best=draw_confusion,
+    )
 
 
 def prepare(recipe: SemanticRecipe, source: Any, crew: Team) -> Training:
     """Model, optimizer, schedule, feed and average for `recipe`, at the start."""
-    torch.manual_seed(recipe.seed)
-    model: Any = build(recipe.model, classes=source.classes, **recipe.options)
-    if recipe.start is not None:
-        fill(model, recipe.start, fresh=recipe.fresh)
-    model = precision.channels_last(model.to(crew.device))
+    model = initial_model(recipe, source.classes, crew.device)
     source = seen_as(source, getattr(model, "depth_as", None))
     weight = class_weights(source, source.classes, recipe.class_weights)
     criterion = build_criterion(recipe, None if weight is None else weight.to(crew.device))
@@ -387,97 +268,7 @@ def prepare(recipe: SemanticRecipe, source: Any, crew: Team) -> Training:
         size=crew.size,
     )
     steps = math.ceil(len(feed) / recipe.accumulate)
-    return Training(
-        model=model,
-        step=crew.wrap(SemanticStep(model)),
-        feed=feed,
-        optimizer=build_optimizer(
-            recipe.optimizer, model, recipe.lr, recipe.weight_decay, recipe.momentum, recipe.lr_factors
-        ),
-        schedule=build_schedule(recipe.schedule, recipe.epochs * steps, round(recipe.warm_up_epochs * steps)),
-        ema=Ema(model, recipe.ema) if recipe.ema else None,
-        team=crew,
-    )
+    return assemble(recipe, model, SemanticStep(model), feed, round(recipe.warm_up_epochs * steps), crew)
 
 
-def autocast(recipe: SemanticRecipe, device: torch.device) -> AbstractContextManager[Any]:
-    """Half precision as the recipe says: bf16 where the processor gains from it."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(recipe.precision) or precision.automatic(device)
-    return precision.autocast(device, dtype)
-
-
-def save_picture(picture: Any, path: Path) -> None:
-    """Writes a PNG at once or not at all."""
-    with replacing(path) as unfinished:
-        Image.fromarray(picture).save(unfinished)
-
-
-def _check_resume(last: Path, plain: dict[str, Any], resume: bool) -> None:
-    """The training in `last` may be continued only if that is wanted and its recipe is this one."""
-    notes = read_notes(last)
-    if not resume:
-        raise UserError(
-            f"{last.parent} holds a training at epoch {notes['progress']['epoch']}",
-            hint="resume=True continues it; or choose another folder",
-        )
-    old = notes["recipe"]
-    changed = [k for k in plain if k not in SITTING and old.get(k) != plain[k]]
-    if changed:
-        k = changed[0]
-        raise UserError(
-            f"the training in {last.parent} had {k}={old.get(k)!r}, not {plain[k]!r}",
-            hint="a resumed training keeps its recipe; choose another folder for a new one",
-        )
-
-
-def _follow(
-    events: Iterable[tuple[str, Record]],
-    training: Training,
-    recipe: SemanticRecipe,
-    out: Path,
-    progress: bool,
-    on_epoch: Callable[[Record], None] | None,
-) -> None:
-    """Runs the training, writing logs and showing progress on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    done = training.progress
-    console = Console(stderr=True, highlight=False)
-    steps_log = StepLog(out / "steps.csv", done.step)
-    board = TensorBoard(out / "tensorboard", done.step) if recipe.tensorboard else None
-    bar = Progress(
-        TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TextColumn("loss {task.fields[loss]:.4f}"),
-        TimeRemainingColumn(), console=console, disable=not (progress and console.is_terminal),
-    )  # fmt: skip
-    per_epoch = math.ceil(len(training.feed) / recipe.accumulate)
-    try:
-        with bar:
-            task = bar.add_task(
-                "", total=recipe.epochs * per_epoch, completed=done.step, epoch=done.epoch + 1, loss=0.0
-            )
-            for kind, record in events:
-                if kind == "step":
-                    steps_log.write(record)
-                    bar.update(task, completed=done.step, epoch=int(record["epoch"]), loss=record["loss"])
-                else:
-                    write_csv(out / "history.csv", done.history)
-                    if progress:
-                        console.print(
-                            "  ".join(_shown(k, v) for k, v in record.items() if "/" not in k), soft_wrap=True
-                        )
-                    if on_epoch is not None:
-                        on_epoch(record)
-                if board is not None:
-                    board.write(record, done.step, kind)
-    finally:
-        steps_log.close()
-        if board is not None:
-            board.close()
-
-
-def _shown(name: str, value: int | float) -> str:
-    return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-
-
-__all__ = ["Result", "SemanticRecipe", "prepare", "replace", "run"]
+__all__ = ["Record", "Result", "SemanticRecipe", "prepare", "run", "save_picture"]
