@@ -85,6 +85,11 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "sam_vit_b": System("sam:sam_vit_b", ("promptable",), "Masks for clicks, boxes and rough masks (SAM, 2023)"),
         "sam_vit_l": System("sam:sam_vit_l", ("promptable",), "SAM with an encoder three times as large"),
         "sam_vit_h": System("sam:sam_vit_h", ("promptable",), "SAM with its largest encoder"),
+        "rotated_mask_rcnn": System(
+            "rotated_mask_rcnn:rotated_mask_rcnn",
+            ("detection", "instance"),
+            "Mask R-CNN with boxes that turn with the objects",
+        ),
         "seed_fcn": System("seed:seed_fcn", ("semantic",), "VGG-13 encoder, five learned upsamplings, additive skips"),
         "seed_fcns": System(
             "seed:seed_fcns", ("semantic",), "The same decoder on the VGG16 of the ImageNet classifier"

@@ -189,7 +189,42 @@ class RotatedDeltaCoder:
         return torch.cat([centre, sides, degrees], -1)
 
 
+def stretched(boxes: Float[Tensor, "*n 5"], x: float, y: float) -> Float[Tensor, "*n 5"]:
+    """Boxes of an image that is made `x` times as wide and `y` times as high.
+
+    A turned rectangle becomes slanted then; its sides keep their lengths, and the side w its direction (detectron2).
+    """
+    cx, cy, w, h, degrees = boxes.unbind(-1)
+    cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
+    w, h = w * (x * cos).hypot(y * sin), h * (x * sin).hypot(y * cos)
+    return torch.stack([cx * x, cy * y, w, h, torch.atan2(y * sin, x * cos).rad2deg()], -1)
+
+
 Points = Float[np.ndarray, "_ 2"]
+
+
+def of_masks(masks: Sequence[RLE]) -> Float[Tensor, "n 5"]:
+    """The smallest rectangle around the pixels of each mask, taken as discs; angles -45 up to 45, zeros where empty.
+
+    Squares would make what is thin and slanted thicker, by up to the diagonal of a pixel.
+    """
+    out = torch.zeros(len(masks), 5)
+    if some := [i for i, mask in enumerate(masks) if mask.area]:
+        found = min_area_rectangles([_ends_of_columns(masks[i]) for i in some])
+        found[:, 2:4] += 1
+        out[some] = found
+    return out
+
+
+def _ends_of_columns(mask: RLE) -> Float[np.ndarray, "p 2"]:
+    """Middles of pixels that hold the convex hull of all: the first and last ones of each run in each column."""
+    starts, ends = mask.toggles[::2], mask.toggles[1::2] - 1
+    (x0, y0), (x1, y1) = (np.divmod(place, mask.height) for place in (starts, ends))
+    on = x1 > x0  # the run goes on to the bottom, and at the top of the next column
+    bottom, top = np.full(on.sum(), mask.height - 1), np.zeros(on.sum(), np.int64)
+    x = np.concatenate([x0, x1, x0[on], x0[on] + 1, x1[on] - 1, x1[on]])
+    y = np.concatenate([y0, y1, bottom, top, bottom, top])
+    return np.stack([x, y], 1) + 0.5
 
 
 def min_area_rectangles(objects: Sequence[Points]) -> Float[Tensor, "n 5"]:

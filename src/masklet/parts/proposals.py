@@ -83,17 +83,23 @@ class Coder(Protocol):
 class Geometry:
     """What proposals need to know about their boxes: four numbers for upright ones, five for rotated ones.
 
-    `overlap` compares each with each, `inside` limits boxes to their images, `survivors` are those that NMS keeps.
+    `overlap` compares each with each, `inside` limits boxes to their images, `survivors` are those of every image that
+    NMS keeps.
     """
 
     numbers: int
     coder: Coder
     overlap: Callable[[Tensor, Tensor], Tensor]
     inside: Inside
-    survivors: Callable[[Tensor, Tensor, float], Bool[Tensor, " n"]]
+    survivors: Callable[[Tensor, Tensor, float], Bool[Tensor, "b n"]]
 
 
-UPRIGHT = Geometry(4, RPN_CODER, pairwise_iou, clip_to, survivors)
+def of_images(boxes: Float[Tensor, "b n 4"], scores: Float[Tensor, "b n"], overlap: float) -> Bool[Tensor, "b n"]:
+    """`survivors` of every image."""
+    return torch.stack([survivors(*pair, overlap) for pair in zip(boxes, scores, strict=True)])
+
+
+UPRIGHT = Geometry(4, RPN_CODER, pairwise_iou, clip_to, of_images)
 
 
 def some_extent(boxes: Float[Tensor, "*n 4"]) -> Bool[Tensor, "*n"]:
@@ -180,9 +186,8 @@ class RPN(nn.Module):
             real = moved.isfinite().all(-1) & best.isfinite()
             moved = geometry.inside(moved.where(real[..., None], 0), sizes)
             best = best.where(real & self.enough(moved), -torch.inf)
-            kept = torch.stack([geometry.survivors(*pair, self.overlap) for pair in zip(moved, best, strict=True)])
             boxes.append(moved)
-            logits.append(best.where(kept, -torch.inf))
+            logits.append(best.where(geometry.survivors(moved, best, self.overlap), -torch.inf))
         joined, scores = torch.cat(boxes, 1), torch.cat(logits, 1)
         scores, where = scores.topk(min(budget.after, scores.shape[1]), 1)
         return Proposals(joined.take_along_dim(where[..., None], 1), scores)

@@ -1,0 +1,127 @@
+"""Rotated Mask R-CNN: objects that lie across each other, in boxes that turn with them (mrlooi/rotated_maskrcnn).
+
+Upright boxes of slanted neighbours overlap so much that suppression takes all but one for duplicates, and each box
+shows several objects. Everything else is Mask R-CNN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from masklet.models.base import ShorterSide, extends, objects_of, predict_instances
+from masklet.models.faster_rcnn import find, learn, trunk
+from masklet.ops import rotated
+from masklet.ops.mask_targets import from_bitmaps_rotated
+from masklet.ops.roi import rotated_roi_align
+from masklet.parts.anchors import RotatedAnchors
+from masklet.parts.box_heads import BoxBranch, BoxPredictor, TwoFC
+from masklet.parts.frames import Multiple
+from masklet.parts.mask_heads import FCNMaskHead, MaskBranch
+from masklet.parts.norm import Normalize, Pixels
+from masklet.parts.proposals import RPN, RPNHead, clip_to
+from masklet.parts.pyramid import FPN
+from masklet.parts.rotated_boxes import HALF, ROI_CODER, ROTATED, anywhere, distinct, some_extent
+from masklet.structures import Classes, Instances, Masks
+
+
+class RotatedMaskRCNN(nn.Module):
+    """Objects with masks: a pyramid, rotated proposals on it, a second look at each, a mask in the frame of its box."""
+
+    classes: Classes
+    spec: dict[str, Any]
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        fpn: FPN,
+        rpn: RPN,
+        box: BoxBranch,
+        mask: MaskBranch,
+        pixels: Pixels,
+        resize: ShorterSide,
+    ) -> None:
+        super().__init__()
+        self.normalize, self.frame, self.resize = Normalize(*pixels), Multiple(32), resize
+        self.backbone, self.fpn, self.rpn, self.box, self.mask = backbone, fpn, rpn, box, mask
+
+    def features(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
+        return self.fpn(self.backbone(self.frame.pad(self.normalize(images))))
+
+    def detect(self, images: Float[Tensor, "b 3 h w"], fixed: bool = False) -> dict[str, Tensor]:
+        """`rotated` boxes (b, d, 5), `boxes` around them (b, d, 4), `scores` and `labels` of the objects, and `masks`.
+
+        A mask is a small grid of probabilities over the rotated box. `fixed` leaves unused places, of score 0.
+        """
+        pyramid, found = find(self, images, fixed)
+        masks = self.mask(pyramid, found.rois(), found.labels.flatten()).unflatten(0, found.scores.shape)
+        around = clip_to(rotated.bounds(found.boxes), [(images.shape[2], images.shape[3])] * len(images))
+        scores, labels = found.scores, found.labels
+        return {"boxes": around, "rotated": found.boxes, "scores": scores, "labels": labels, "masks": masks}
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
+        """The same number of places for each image, best first; those with the score 0 are unused."""
+        return self.detect(images, fixed=True)
+
+    def loss(self, images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances]) -> dict[str, Tensor]:
+        """Objects without rotated boxes get the smallest ones around their masks."""
+        objects, boxes = zip(*map(turned, objects_of(images, targets, "masks")), strict=True)
+        pyramid, sampled, losses = learn(self, images, objects, boxes)
+        masks = [t.masks or Masks(*t.size) for t in objects]
+        return {**losses, **self.mask.loss(pyramid, sampled.positives(), masks)}
+
+    def predict(self, images: Any) -> Instances | list[Instances]:
+        return predict_instances(self, images)
+
+
+def turned(objects: Instances) -> tuple[Instances, Float[Tensor, "n 5"]]:
+    """Objects and their rotated boxes, those of the masks where they came without; lines are left out."""
+    masks = objects.masks or Masks(*objects.size)
+    boxes = rotated.of_masks(masks.items) if objects.rotated is None else objects.rotated
+    keep = some_extent(boxes)
+    return objects[keep], boxes[keep]
+
+
+@extends(trunk)
+def rotated_mask_rcnn(
+    ratios: Sequence[int | float] = (0.5, 1.0, 2.0),
+    angles: Sequence[int | float] = (-90.0, -60.0, -30.0),
+    mask_channels: int = 256,
+    **common: Any,
+) -> RotatedMaskRCNN:
+    """Rotated Mask R-CNN on FPN.
+
+    At every position there are anchors of all `ratios` (height / width) at all `angles` (degrees, counter-clockwise).
+    `mask_channels` of the mask head. The rest is as in `faster_rcnn.trunk`.
+    """
+    base = trunk(**common)
+    channels, style, pool = base.fpn.channels, base.style, partial(rotated_roi_align, samples=2)
+    anchors = RotatedAnchors(tuple((size,) for size in common["anchor_sizes"]), tuple(ratios), tuple(angles))
+    rpn = RPN(
+        RPNHead(channels, anchors.count, ROTATED.numbers),
+        anchors,
+        base.fpn.strides,
+        style.rpn_train,
+        style.rpn_test,
+        style.rpn_beta,
+        style.rpn_divisor,
+        some_extent,
+        ROTATED,
+    )
+    box = BoxBranch(
+        replace(base.pooler(7), pool=pool, upright=rotated.upright),
+        TwoFC(channels, 7, base.hidden),
+        BoxPredictor(base.hidden, base.num_classes, numbers=ROTATED.numbers),
+        ROI_CODER,
+        HALF,
+        style.box_beta,
+        replace(base.pick, enough=some_extent, inside=anywhere, distinct=distinct),
+    )
+    head = FCNMaskHead(channels, base.num_classes, mask_channels)
+    mask = MaskBranch(replace(base.pooler(14), pool=pool, upright=rotated.upright), head, from_bitmaps_rotated)
+    return RotatedMaskRCNN(base.backbone, base.fpn, rpn, box, mask, base.pixels, base.resize)
