@@ -65,15 +65,37 @@ def test_channels_first_and_float_pictures_are_written_too(tmp_path):
     np.testing.assert_array_equal(*(np.asarray(opened(tmp_path / f"overlay/{n}.png")) for n in "ab"))
 
 
-def test_objects_are_written_without_an_index(tmp_path):
-    mask = torch.zeros(1, 40, 60, dtype=torch.bool)
+def test_objects_are_written_with_their_numbers(tmp_path):
+    mask = torch.zeros(3, 40, 60, dtype=torch.bool)
     mask[0, 5:15, 10:20] = True
-    objects = Instances.from_masks(Masks.from_dense(mask), torch.tensor([2]), CLASSES, torch.tensor([0.9]))
-    write(objects, photo(), tmp_path, "x", ("overlay", "coco", "json", "html"))
-    assert json.loads((tmp_path / "json/x.json").read_text())["classes"][0]["name"] == "car 0.90"
+    mask[1, 5:15, 15:25] = True  # behind the first, which is better
+    mask[2, 30:40, 50:60] = True
+    labels, scores = torch.tensor([2, 2, 0]), torch.tensor([0.9, 0.8, 0.7])
+    objects = Instances.from_masks(Masks.from_dense(mask), labels, CLASSES, scores)
+    write(objects, photo(), tmp_path, "x", ("overlay", "index", "coco", "json", "html"))
+    ids = np.asarray(opened(tmp_path / "index/x.png"))
+    assert ids.dtype == np.uint16
+    assert np.bincount(ids.ravel()).tolist() == [40 * 60 - 250, 100, 50, 100]
+    kinds = json.loads((tmp_path / "json/x.json").read_text())["classes"]
+    assert [(k["name"], k["objects"], k["pixels"]) for k in kinds] == [("car", 2, 200), ("sky", 1, 100)]
     assert json.loads((tmp_path / "coco/x.json").read_text())["annotations"][0]["bbox"] == [10, 5, 10, 10]
-    with pytest.raises(UserError, match='Instances has no class for every pixel; leave out the format "index"'):
-        write(objects, photo(), tmp_path, "x", ("index",))
+
+
+def test_boxes_alone_are_written_too(tmp_path):
+    boxes = torch.tensor([[10.0, 5.0, 20.0, 15.0], [10.0, 5.0, 30.0, 15.0]])
+    objects = Instances(boxes, torch.tensor([2, 0]), torch.tensor([0.9, 0.8]), None, (40, 60), CLASSES)
+    write(objects, photo(), tmp_path, "x")
+    ids = np.asarray(opened(tmp_path / "index/x.png"))
+    assert np.bincount(ids.ravel()).tolist() == [40 * 60 - 200, 100, 100]
+    kinds = json.loads((tmp_path / "json/x.json").read_text())["classes"]
+    assert [(k["name"], k["pixels"]) for k in kinds] == [("sky", 200), ("car", 100)]
+    write(objects[[]], photo(), tmp_path, "none")
+    assert not np.asarray(opened(tmp_path / "index/none.png")).any()
+
+
+def test_what_covers_no_pixels_has_no_index(tmp_path):
+    with pytest.raises(UserError, match='str has no class for every pixel; leave out the format "index"'):
+        write("a word", photo(), tmp_path, "x", ("index",))
 
 
 def test_unknown_formats(tmp_path):

@@ -77,8 +77,10 @@ def test_instances_carry_class_and_score(photo):
     named, plain = overlay(photo, objects, names=True), overlay(photo, objects)
     assert (named != plain).any()
     boxes_only = Instances(objects.boxes, objects.labels, objects.scores, None, objects.size, CLASSES)
-    with pytest.raises(UserError, match="these instances have boxes but no masks"):
-        overlay(photo, boxes_only)
+    codes = layer_of(boxes_only).codes
+    x0, y0, x1, y1 = objects.boxes[0].int().tolist()
+    assert codes[y0, x0] == codes[y1 - 1, x1 - 1] == 1, "frames of boxes"
+    assert layer_of(boxes_only).names == layer_of(objects).names
 
 
 def test_more_than_255_objects_repeat_colours():

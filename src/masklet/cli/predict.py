@@ -11,7 +11,7 @@ import typer
 
 from masklet.cli.group import Mistake, options
 from masklet.cli.report import Json, Report, progress_bar
-from masklet.cli.shared import Batch, Device, Flip, Model, Precision, Scales, Tile, Weights, ready
+from masklet.cli.shared import Batch, Crf, Device, Flip, Model, Precision, Scales, Tile, Weights, ready
 from masklet.cli.words import choices, numbers, one_of
 
 app = typer.Typer(**options())
@@ -29,6 +29,7 @@ def predict(
     tile: Tile = None,
     flip: Flip = False,
     scales: Scales = "1",
+    crf: Crf = False,
     long_side: Annotated[
         int | None, typer.Option(help="Let the model see larger pictures shrunk to this side.")
     ] = None,
@@ -39,6 +40,7 @@ def predict(
     camera: Annotated[
         str | None, typer.Option(help="That of the depth, fx,fy,cx,cy in pixels; a Kinect if left out.")
     ] = None,
+    threshold: Annotated[float, typer.Option(help="Leave out objects with a lower score.")] = 0.5,
     precision: Precision = "auto",
     device: Device = "auto",
     batch: Batch = 1,
@@ -70,7 +72,9 @@ def predict(
             tile=tile,
             flip=flip,
             scales=sizes,
+            crf=crf,
             long_side=long_side,
+            threshold=threshold,
             precision=precision,
             device=where,
             batch=batch,

@@ -7,13 +7,14 @@ import io
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt16
 from PIL import Image
 
 from masklet.data.images import orientation, to_float
@@ -200,6 +201,15 @@ def bridged(rings: list[np.ndarray]) -> np.ndarray:
     return rings[0] if len(rings) == 1 else np.concatenate(path)
 
 
+def id_map(masks: Masks, order: Iterable[int]) -> UInt16[np.ndarray, "h w"]:
+    """A picture in which mask i has the value i + 1; of masks that overlap, the later one in `order` is in front."""
+    ids = np.zeros(masks.size, np.uint16)
+    for k in order:
+        crop, x0, y0 = masks.crop(k)
+        ids[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]][crop.numpy()] = k + 1
+    return ids
+
+
 def to_nuclei(dataset: Dataset, out: Path, step: Step) -> list[str]:
     """`images/<split>` and `instance_ids/<split>`: 16-bit PNGs in which object i has the value i + 1."""
     lost = Lost()
@@ -215,10 +225,7 @@ def to_nuclei(dataset: Dataset, out: Path, step: Step) -> list[str]:
         if len(objects) > 65535:
             raise UserError(f"{sample.name!r} has {len(objects)} objects, 16 bits number 65535", hint="use coco")
         place_image(out / "images", dataset, i, sample)
-        ids = np.zeros(sample.size, np.uint16)
-        for k in range(len(objects)):
-            crop, x0, y0 = objects.masks.crop(k)  # type: ignore[union-attr] # refused above where there are none
-            ids[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]][crop.numpy()] = k + 1
+        ids = id_map(objects.masks or Masks(*sample.size), range(len(objects)))
         areas = [] if objects.masks is None else objects.masks.areas().tolist()
         left = np.bincount(ids.ravel(), minlength=len(areas) + 1)[1:].tolist()
         lost.add("empty", sum(area == 0 for area in areas))

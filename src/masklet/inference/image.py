@@ -46,6 +46,7 @@ class Settings:
     what the model was trained for.
     `precision`: "auto" is bf16 where the processor computes in it and fp32 elsewhere; or "fp32", "bf16".
     `device`: "auto" is an accelerator if there is one; a model that is passed in stays where it is.
+    `threshold`: leave out objects with a lower score; None gives all that the model gives, as average precision wants.
     `probs`: keep the probabilities too, K floats a pixel. `batch`: how many pictures or tiles of one size go together.
     `crf`: sharpen the edges by a dense CRF with DeepLab v2's parameters, or by the `DenseCRF` that is given.
     """
@@ -60,11 +61,14 @@ class Settings:
     probs: bool = False
     batch: int = 1
     crf: bool | DenseCRF = False
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         views(self.scales, self.flip)
         if self.tile is not None:
             tiles.check(self.tile, self.overlap)
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise UserError(f"threshold is {self.threshold!r}", hint="give a score from 0 to 1")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision is {self.precision!r}", hint=f"choose from {', '.join(PRECISIONS)}")
         for name in ("batch", "long_side"):
@@ -106,6 +110,7 @@ def predict(
     probs: bool = False,
     batch: int = 1,
     crf: bool | DenseCRF = False,
+    threshold: float | None = None,
     depth: str | Path | None = None,
     camera: Camera | None = None,
 ) -> Any:
@@ -115,7 +120,7 @@ def predict(
     folder, a glob ("photos/*.jpg"), a list or a batch gives a list. `Settings` explains the options. `depth` is for
     models that look at depth: the depth image of the picture, or a folder of them, taken with `camera`.
     """
-    settings = Settings(tile, overlap, flip, scales, long_side, precision, device, probs, batch, crf)
+    settings = Settings(tile, overlap, flip, scales, long_side, precision, device, probs, batch, crf, threshold)
     sources, many = collect(inputs)
     sources = sources if depth is None else with_depth(sources, depth, camera)
     predictor = Predictor(model, settings, many=len(sources) >= MANY)
@@ -196,10 +201,12 @@ class Predictor:
 
     def _objects(self, image: Picture) -> Any:
         """Objects of one picture; those that borders of tiles cut are joined."""
-        tile = self.settings.tile
+        tile, least = self.settings.tile, self.settings.threshold
         if not tile or max(image.shape[1:]) <= tile:
-            return self.model.predict(image)
-        return find_in_tiles(self.model.predict, image, tile, self.settings.overlap)
+            found = self.model.predict(image)
+        else:
+            found = find_in_tiles(self.model.predict, image, tile, self.settings.overlap)
+        return found if least is None else found[found.scores >= least]
 
     def _predict(self, images: Sequence[Picture]) -> list[SemanticMap]:
         """Pictures of one size."""

@@ -8,16 +8,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from PIL import Image
 
 from masklet.data.categories import coco_categories
 from masklet.data.formats import coco_annotations, coco_json, write_index_png, write_json
 from masklet.data.images import to_float
+from masklet.data.object_writers import id_map
 from masklet.data.rgbd import with_depth
 from masklet.inference.image import MANY, Picture, Predictor, Settings, Unreadable, collect, is_video
 from masklet.inference.video import describe, predict_video, video_writer
 from masklet.ops.hha import Camera
-from masklet.structures import Classes, SemanticMap
+from masklet.structures import Classes, Instances, Masks, SemanticMap
 from masklet.structures.errors import UserError
 from masklet.structures.files import replacing
 from masklet.viz.overlay import as_picture, layer_of, overlay
@@ -35,8 +37,9 @@ def write(
     """Writes one result in every format asked for and returns the paths: `out_dir/<format>/<stem>.<suffix>`.
 
     overlay: JPEG of the photograph with the result painted over it ("overlay.png": without loss). index: PNG whose
-    pixel values are the classes' numbers, with their colours as palette. coco: COCO JSON with RLE masks. json: what
-    share of the picture each class covers. html: a page that needs no other file.
+    pixel values are the classes' numbers, with their colours as palette, or in 16 bits the objects' numbers from 1 on,
+    best first (of boxes alone: all pixels inside). coco: COCO JSON with RLE masks. json: what share of the picture each
+    class covers, and how many objects. html: a page that needs no other file.
     """
     _known(formats)
     out, image, written = Path(out_dir), _bytes(image), []
@@ -56,15 +59,42 @@ def write(
 
 
 def summary(name: str, result: Any, seconds: float = 0.0) -> dict[str, Any]:
-    """What is in a picture, as plain values: every class that occurs with its share of the pixels, largest first."""
+    """What is in a picture, as plain values: every class that occurs with its share of the pixels, largest first.
+
+    Of objects also their number; where they overlap, pixels count for each.
+    """
     height, width = result.size
-    parts = [
-        {"name": part, "fraction": round(share, 6), "pixels": round(share * height * width), "color": [*color]}
-        for _, part, color, share in (
-            _all_labels(result) if isinstance(result, SemanticMap) else layer_of(result).present()
-        )
-    ]
+    parts = _kinds(result) if isinstance(result, Instances) else _shares(result)
     return {"image": name, "height": height, "width": width, "classes": parts, "seconds": round(seconds, 4)}
+
+
+def _shares(result: Any) -> list[dict[str, Any]]:
+    height, width = result.size
+    found = _all_labels(result) if isinstance(result, SemanticMap) else layer_of(result).present()
+    return [
+        {"name": part, "fraction": round(share, 6), "pixels": round(share * height * width), "color": [*color]}
+        for _, part, color, share in found
+    ]
+
+
+def _kinds(result: Instances) -> list[dict[str, Any]]:
+    count, pixels = len(result.classes), result.size[0] * result.size[1]
+    boxes = result.boxes
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) if result.masks is None else result.masks.areas()
+    covered = torch.bincount(result.labels, areas.double(), minlength=count).tolist()
+    times = torch.bincount(result.labels, minlength=count).tolist()
+    kinds = sorted((k for k in range(count) if times[k]), key=lambda k: -covered[k])
+    classes = result.classes
+    return [
+        {
+            "name": classes.names[k],
+            "objects": times[k],
+            "fraction": round(covered[k] / max(pixels, 1), 6),
+            "pixels": round(covered[k]),
+            "color": [*classes.colors[k]],
+        }
+        for k in kinds
+    ]
 
 
 @dataclass
@@ -176,7 +206,7 @@ class _Cards:
 def _write_pixels(kind: str, result: Any, image: Any, out: Path, stem: str) -> Path:
     if kind == "index":
         path = out / "index" / f"{stem}.png"
-        write_index_png(path, _label_map(result), result.classes)
+        write_index(path, result)
         return path
     path = out / "overlay" / (f"{stem}.png" if kind == "overlay.png" else f"{stem}.jpg")
     with replacing(path) as unfinished:
@@ -195,7 +225,7 @@ def _write_video(
         for frame in predict_video(predictor, video):
             if "index" in formats:
                 index = out / "index" / stem / f"{frame.index:06}.png"
-                write_index_png(index, _label_map(frame.result), frame.result.classes)
+                write_index(index, frame.result)
                 done.files.append(index)
             done.frames += 1
             yield frame
@@ -214,10 +244,20 @@ def _is_film(source: Any) -> bool:
     return isinstance(source, Path) and is_video(source)
 
 
-def _label_map(result: Any) -> Any:
-    if not isinstance(result, SemanticMap):
+def write_index(path: Path, result: Any) -> None:
+    """The class of every pixel, or its object: the best one has the value 1 and lies in front."""
+    if isinstance(result, SemanticMap):
+        write_index_png(path, result.labels, result.classes)
+    elif isinstance(result, Instances):
+        masks = result.masks
+        if masks is None:
+            x0, y0, x1, y1 = result.boxes.round().long().T.tolist() if len(result) else ([], [], [], [])
+            crops = [torch.ones(b - t, r - le, dtype=torch.bool) for le, t, r, b in zip(x0, y0, x1, y1, strict=True)]
+            masks = Masks.from_crops(crops, list(zip(x0, y0, strict=True)), *result.size)
+        with replacing(path) as unfinished:
+            Image.fromarray(id_map(masks, reversed(range(len(result))))).save(unfinished, "PNG")
+    else:
         raise UserError(f"{type(result).__name__} has no class for every pixel", hint='leave out the format "index"')
-    return result.labels
 
 
 def _all_labels(result: SemanticMap) -> list[tuple[int, str, tuple[int, int, int], float]]:

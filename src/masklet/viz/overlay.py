@@ -87,10 +87,9 @@ def layer_of(result: Any, classes: Classes | None = None) -> Layer:
     if isinstance(result, SemanticMap):
         return _of_labels(result.labels, result.classes)
     if isinstance(result, Instances):
-        if result.masks is None:
-            raise UserError("these instances have boxes but no masks", hint="paint a model that predicts masks")
         pairs = zip(result.labels.tolist(), result.scores.tolist(), strict=True)
-        return _of_objects(result.masks, [f"{result.classes.names[label]} {score:.2f}" for label, score in pairs])
+        names = [f"{result.classes.names[label]} {score:.2f}" for label, score in pairs]
+        return _of_boxes(result, names) if result.masks is None else _of_objects(result.masks, names)
     if isinstance(result, Masks):
         return _of_objects(result, [f"object {i + 1}" for i in range(len(result))])
     if isinstance(result, Panoptic):
@@ -139,6 +138,17 @@ def _of_many_labels(values: np.ndarray, classes: Classes) -> Layer:
 def _of_objects(masks: Masks, names: Sequence[str]) -> Layer:
     crops = ((part.numpy(), x, y) for part, x, y in map(masks.crop, range(len(masks))))
     return _stacked(masks.size, crops, masks.areas().tolist(), names)
+
+
+def _of_boxes(found: Instances, names: Sequence[str]) -> Layer:
+    """Objects of which only the boxes are known: their frames."""
+    thick = max(1, round(min(found.size) / 200))
+    crops: list[Crop] = []
+    for x0, y0, x1, y1 in found.boxes.round().long().tolist():
+        frame = np.ones((y1 - y0, x1 - x0), np.bool_)
+        frame[thick:-thick, thick:-thick] = False
+        crops.append((frame, x0, y0))
+    return _stacked(found.size, crops, [frame.size for frame, _, _ in crops], names)
 
 
 def _rows(mask: Bool[np.ndarray, "h w"]) -> tuple[Crop, int]:
