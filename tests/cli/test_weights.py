@@ -159,6 +159,22 @@ def plain(tmp_path_factory) -> Path:
     return path
 
 
+def test_what_the_catalog_knows_of_a_file_stays_known(tmp_path, machine):
+    """A published file that is converted keeps its licence and its classes, in a bundle too."""
+    entry = CATALOG["unet_drive"]
+    torch.save(build("unet", num_classes=2, base=4, depth=1).state_dict(), tmp_path / entry.file)
+    out = tmp_path / "vessels.safetensors"
+    words = ("weights", "convert", tmp_path / entry.file, "base=4", "depth=1", "--model", "unet", "--out", out)
+    answer(*words)
+    note = read_note(out)
+    assert (note["licence"], note["objections"]) == (entry.licence, list(entry.kinds))
+    assert tuple(note["classes"]["names"]) == entry.classes.names
+    (item,) = answer("weights", "bundle", out, "--out", tmp_path / "air.zip")["weights"]
+    assert (item["licence"], item["objections"], item["source"]) == (entry.licence, list(entry.kinds), entry.source)
+    answer(*words, "num_classes=2")
+    assert read_note(out)["classes"]["names"] != note["classes"]["names"]
+
+
 def test_convert_gives_a_file_that_knows_itself(plain, tmp_path):
     out = tmp_path / "ours.safetensors"
     words = ("weights", "convert", plain, "base=4", "depth=1", "num_classes=3", "--model", "unet", "--out", out)

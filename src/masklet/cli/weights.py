@@ -207,7 +207,7 @@ def convert(
 ) -> Report:
     """Turn a weight file of another project into one that says itself what it is; with --to the other way round."""
     from masklet.structures import Classes
-    from masklet.weights import load, save_checkpoint
+    from masklet.weights import CATALOG, load, save_checkpoint
     from masklet.weights.files import save_plain
     from masklet.weights.way_back import named_as
 
@@ -219,9 +219,15 @@ def convert(
     taken = settings_of(settings, "")
     if classes is not None:
         taken["classes"] = Classes(choices(classes, "--classes"))
+    note: dict[str, Any] = {"converted": {"file": source.name, "origin": origin}}
+    published = next((entry for entry in CATALOG.values() if entry.url and entry.file == source.name), None)
+    if published is not None:  # what the catalog knows of the file stays known
+        note |= {"licence": published.licence, "objections": list(published.kinds), "source": published.source}
+        if published.classes is not None and not {"classes", "num_classes"} & taken.keys():
+            taken["classes"] = published.classes
     loaded: Any = load(model or source, source if model else None, origin=origin, **taken)
     if to is None:
-        path = save_checkpoint(out, loaded, {"converted": {"file": source.name, "origin": origin}}, half=half)
+        path = save_checkpoint(out, loaded, note, half=half)
     else:
         path = save_plain(out, named_as(loaded, to))
     count = sum(p.numel() for p in loaded.parameters())

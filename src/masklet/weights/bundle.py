@@ -159,10 +159,10 @@ def _own(file: Path) -> tuple[dict[str, Any], Path]:
         "classes": note.get("classes", {}).get("names", []),
         "preprocessing": {} if normalize is None else preprocessing(normalize.pixels),
         "licence": note.get("licence"),
-        "objections": [] if "licence" in note else ["unknown"],
+        "objections": note.get("objections", [] if "licence" in note else ["unknown"]),
         "data": note.get("recipe", {}).get("data", ""),
         "scores": note.get("scores", {}),
-        "source": "",
+        "source": note.get("source", ""),
         "url": "",
         "published_sha256": "",
     }, file
