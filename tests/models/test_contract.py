@@ -58,6 +58,8 @@ DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     "integral_loss_rcnn": ("integral_loss_rcnn", TINY | {"overlaps": (0.5, 0.6)}),
     "iterative_bbox": ("iterative_bbox", TINY | {"times": 2}),
     "mask_rcnn": ("mask_rcnn", TINY | {"mask_channels": 8}),
+    "mask_rcnn c4": ("mask_rcnn", TINY | {"levels": "c4", "mask_channels": 8}),
+    "faster_rcnn dc5": ("faster_rcnn", TINY | {"levels": "dc5", "pool": "pool"}),
     "rotated_mask_rcnn": (
         "rotated_mask_rcnn",
         TINY | {"ratios": (1.0,), "angles": (-90.0, -45.0), "mask_channels": 8},

@@ -35,6 +35,7 @@ RECORDED = {
     "d2_deeplab_v3plus_r103": ("detectron2", "deeplabv3plus", 19),
     "mmdet_mask_rcnn_r50_fpn": ("openmmlab", "mask_rcnn", 80),
     "mmdet_mask_rcnn_swin_t_fpn": ("openmmlab", "mask_rcnn", 80),
+    "d2_mask_rcnn_r50_c4": ("detectron2", "mask_rcnn", 80),
     "d2_mask_rcnn_r50_fpn": ("detectron2", "mask_rcnn", 80),
     "d2_keypoint_rcnn_r50_fpn": ("detectron2", "keypoint_rcnn", 1),
     "d2_cascade_mask_rcnn_r50_fpn": ("detectron2", "cascade_mask_rcnn", 80),

@@ -1,14 +1,15 @@
-"""Faster R-CNN on a feature pyramid: where may an object be, what is it, and where exactly (Ren, 2015; Lin, 2017)."""
+"""Faster R-CNN: where may an object be, what is it, and where exactly (Ren, 2015; Lin, 2017)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,21 +18,32 @@ from masklet.models.base import ShorterSide, extends, objects_of, predict_instan
 from masklet.ops import mask_targets
 from masklet.ops.boxes import CASCADE_DETECTRON2, ROI_CODER, DeltaCoder, at_least
 from masklet.ops.paste import Placement, continuous, whole_pixels
-from masklet.ops.roi import roi_align
+from masklet.ops.roi import roi_align, roi_align_max, roi_pool, roi_warp, snap
 from masklet.parts.anchors import Anchors, Cells, Step, by_share, by_stride, ratio_major, rounded, size_major
 from masklet.parts.backbones import build_backbone, supported
-from masklet.parts.box_heads import HALF, NMS, BoxBranch, BoxPredictor, Detections, Pick, Truth, TwoFC, any_extent
+from masklet.parts.backbones.resnet import ResNet
+from masklet.parts.box_heads import (
+    HALF,
+    NMS,
+    BoxBranch,
+    BoxPredictor,
+    Detections,
+    Pick,
+    StageHead,
+    Truth,
+    TwoFC,
+    any_extent,
+)
 from masklet.parts.cascade import PAPER, Cascading, claiming, probs_of_mean, relabelled
-from masklet.parts.frames import Multiple
 from masklet.parts.mask_heads import Targets
 from masklet.parts.matching import ClaimingMatcher, Match
 from masklet.parts.norm import FrozenBatchNorm2d, Normalize, Pixels, freeze_batch_norm
 from masklet.parts.proposals import RESCUING, RPN, Budget, Enough, RPNHead, of_asked, of_sampled, some_extent
-from masklet.parts.pyramid import FPN, Pool, PyramidPooler, Reader
+from masklet.parts.pyramid import FPN, Pool, Pyramid, PyramidPooler, Reader, SingleLevel, ThroughStage
 from masklet.structures import Classes, Instances
 from masklet.structures.errors import UserError
 
-LEVELS = ("c2", "c3", "c4", "c5")  # strides 4 to 32
+MAPS = ("c2", "c3", "c4", "c5")  # strides 4 to 32
 
 
 class FasterRCNN(nn.Module):
@@ -41,10 +53,10 @@ class FasterRCNN(nn.Module):
     spec: dict[str, Any]
 
     def __init__(
-        self, backbone: nn.Module, fpn: FPN, rpn: RPN, box: nn.Module, pixels: Pixels, resize: ShorterSide
+        self, backbone: nn.Module, fpn: Pyramid, rpn: RPN, box: nn.Module, pixels: Pixels, resize: ShorterSide
     ) -> None:
         super().__init__()
-        self.normalize, self.frame, self.resize = Normalize(*pixels), Multiple(32), resize
+        self.normalize, self.frame, self.resize = Normalize(*pixels), fpn.frame, resize
         self.backbone, self.fpn, self.rpn, self.box = backbone, fpn, rpn, box
 
     def features(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
@@ -166,12 +178,73 @@ STYLES: Mapping[str, Style] = MappingProxyType(
 )
 
 
+Parts = tuple[Pyramid, nn.Module | None, int]  # the maps that are read; a stage for the boxes, its channels
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Which maps of a backbone the proposals and boxes are read from.
+
+    `divide` takes the backbone and the channels of a pyramid. `options` are wanted of the backbone, `train` and `test`
+    replace the budgets of a style, as there is one level that all proposals come from.
+    """
+
+    divide: Callable[[Any, int], Parts]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    train: Budget | None = None
+    test: Budget | None = None
+
+
+def _pyramid(body: Any, channels: int) -> Parts:
+    return FPN({c: body.channels[c] for c in MAPS}, body.strides, channels), None, 0
+
+
+def _stage_for_boxes(body: Any, channels: int) -> Parts:
+    if not isinstance(body, ResNet):
+        raise UserError("only a ResNet has a last stage for the boxes", hint='choose levels="fpn" or "c5"')
+    width = body.channels["c5"]
+    stage = body.take_last()
+    return SingleLevel("c4", body.channels["c4"], body.strides["c4"]), stage, width
+
+
+def _last(body: Any, channels: int) -> Parts:
+    return SingleLevel("c5", body.channels["c5"], body.strides["c5"]), None, 0
+
+
+_alone = partial(Levels, train=Budget(12000, 2000), test=Budget(6000, 1000))
+LEVELS: Mapping[str, Levels] = MappingProxyType(
+    {
+        "fpn": Levels(_pyramid),
+        "c4": _alone(_stage_for_boxes),
+        "dc5": _alone(_last, {"output_stride": 16, "contract_dilation": False}),
+        "c5": _alone(_last),
+    }
+)
+
+
+def _snapped(
+    features: Tensor, rois: Tensor, size: int, scale: float, reduce: Callable[[Tensor, int], Tensor] = F.max_pool2d
+) -> Tensor:
+    return roi_warp(features, snap(rois, scale), size, scale, reduce=reduce)
+
+
+POOLS: Mapping[str, Pool | None] = MappingProxyType(  # Mask R-CNN, table 2c
+    {
+        "align": None,  # as the style has it
+        "align_max": roi_align_max,
+        "warp": _snapped,
+        "warp_average": partial(_snapped, reduce=F.avg_pool2d),
+        "pool": roi_pool,
+    }
+)
+
+
 @dataclass(frozen=True)
 class Trunk:
     """What the two-stage systems have in common, and the style that the rest follows."""
 
     backbone: nn.Module
-    fpn: FPN
+    fpn: Pyramid
     rpn: RPN
     pixels: Pixels
     resize: ShorterSide
@@ -179,10 +252,21 @@ class Trunk:
     num_classes: int
     hidden: int
     pick: Pick
+    stage: nn.Module | None = None  # of the backbone, kept for the boxes
+    width: int = 0  # channels of what the stage gives
 
     def pooler(self, size: int) -> PyramidPooler:
         """Reads boxes as `size` x `size` cells, from every level but the one on top."""
         return PyramidPooler({p: s for p, s in self.fpn.strides.items() if p != self.fpn.top}, size, self.style.pool)
+
+    def reader(self) -> Reader:
+        """Reads boxes for maps of them, masks for instance."""
+        return self.pooler(14) if self.stage is None else ThroughStage(self.pooler(14), self.stage)
+
+    @property
+    def read_channels(self) -> int:
+        """Channels of what `reader` gives."""
+        return self.fpn.channels if self.stage is None else self.width
 
     @cached_property
     def box(self) -> BoxBranch:
@@ -196,11 +280,18 @@ class Trunk:
         matcher: Match | None = None,
         pool: Reader | None = None,
     ) -> BoxBranch:
-        """A second stage of its own; `pool` reads boxes as 7x7 cells."""
+        """A second stage of its own; `pool` reads boxes as 7x7 cells, or 14x14 for a stage of the backbone."""
+        if self.stage is not None and pool is not None:
+            raise UserError("the last stage can look at boxes once only", hint='choose levels="fpn", "dc5" or "c5"')
+        head: TwoFC | StageHead
+        if self.stage is None:
+            head = TwoFC(self.fpn.channels, 7, self.hidden)
+        else:
+            head = StageHead(self.stage, self.width)
         return BoxBranch(
-            pool or self.pooler(7),
-            TwoFC(self.fpn.channels, 7, self.hidden),
-            BoxPredictor(self.hidden, self.num_classes, class_agnostic),
+            pool or self.pooler(7 if self.stage is None else 14),
+            head,
+            BoxPredictor(head.width, self.num_classes, class_agnostic),
             coder,
             matcher or self.style.box_matcher,
             self.style.box_beta,
@@ -225,6 +316,8 @@ def trunk(
     max_objects: int = 100,
     nms: str = "greedy",
     backbone_options: Mapping[str, Any] = MappingProxyType({}),
+    levels: str = "fpn",
+    pool: str = "align",
 ) -> Trunk:
     """Backbone, pyramid and proposals of Faster R-CNN and what is built on it, and what its second stage needs.
 
@@ -232,27 +325,33 @@ def trunk(
     "detectron2" or "mmdet". `norm` is "frozen" (batch norm as it comes with the weights, eps `norm_eps`), or "batch" or
     "group" to train from nothing. Predicting resizes to `short_side`, but the longer one to `long_side` at most; 0
     leaves images as they are. Larger ones than `tile` are seen in overlapping windows of that side; 0 sees them whole.
-    `anchor_sizes` of the five levels, `channels` of the pyramid, `hidden` units of the box head. Objects with a score
-    up to `threshold` are dropped, and all but `max_objects` (of a window). `nms` is "greedy", "soft_linear" or
-    "soft_gaussian" (overlapping boxes lose score instead of their place). `backbone_options` are more options of the
-    backbone, `{"window": 12}` of a Swin for instance.
+    `anchor_sizes` of the five levels, or of the one there is, `channels` of the pyramid, `hidden` units of the box
+    head. Objects with a score up to `threshold` are dropped, and all but `max_objects` (of a window). `nms` is
+    "greedy", "soft_linear" or "soft_gaussian" (overlapping boxes lose score instead of their place).
+    `backbone_options` are more options of the backbone, `{"window": 12}` of a Swin for instance.
+
+    `levels` are "fpn" (a pyramid on all maps), "c4" (the map at stride 16; the last stage of a ResNet then looks at
+    every box), "dc5" (the last map, dilated to stride 16) or "c5" (the last map at stride 32). `pool` is how boxes are
+    read: "align" as the style has it, "align_max" with the largest sample, "warp" and "warp_average" from whole cells
+    (these two cannot be exported), or "pool", the first of them.
     """
-    if style not in STYLES:
-        raise unknown("style", style, STYLES)
-    chosen = STYLES[style]
-    body = _body(backbone, weights, chosen, norm, norm_eps, backbone_options)
-    fpn = FPN({c: body.channels[c] for c in LEVELS}, body.strides, channels)
-    if len(anchor_sizes) != len(fpn.strides):
-        raise UserError(
-            f"{len(anchor_sizes)} anchor sizes for {len(fpn.strides)} levels", hint="give one size for each level"
-        )
-    anchors = Anchors(tuple((size,) for size in anchor_sizes), cells=chosen.cells, step=chosen.step)
+    for what, name, table in (("style", style, STYLES), ("levels", levels, LEVELS), ("pool", pool, POOLS)):
+        if name not in table:
+            raise unknown(what, name, table, what if what == "levels" else None)
+    chosen, which = STYLES[style], LEVELS[levels]
+    chosen = replace(chosen, pool=POOLS[pool] or chosen.pool)
+    body = _body(backbone, weights, chosen, norm, norm_eps, {**which.options, **backbone_options})
+    fpn, stage, width = which.divide(body, channels)
+    sizes = [(size,) for size in anchor_sizes] if len(fpn.strides) > 1 else [tuple(anchor_sizes)]
+    if len(sizes) != len(fpn.strides):
+        raise UserError(f"{len(sizes)} anchor sizes for {len(fpn.strides)} levels", hint="give one size for each level")
+    anchors = Anchors(tuple(sizes), cells=chosen.cells, step=chosen.step)
     rpn = RPN(
-        RPNHead(channels, anchors.count),
+        RPNHead(fpn.channels, anchors.count),
         anchors,
         fpn.strides,
-        chosen.rpn_train,
-        chosen.rpn_test,
+        which.train or chosen.rpn_train,
+        which.test or chosen.rpn_test,
         chosen.rpn_beta,
         chosen.rpn_divisor,
         chosen.proposal_enough,
@@ -262,7 +361,7 @@ def trunk(
         raise unknown("nms", nms, NMS, "choices")
     pick = Pick(chosen.box_enough, threshold, count=max_objects, distinct=NMS[nms])
     resize = replace(chosen.resize, short=short_side, long=long_side, tile=tile)
-    return Trunk(body, fpn, rpn, chosen.pixels or body.pixels, resize, chosen, num_classes, hidden, pick)
+    return Trunk(body, fpn, rpn, chosen.pixels or body.pixels, resize, chosen, num_classes, hidden, pick, stage, width)
 
 
 def _body(
@@ -280,6 +379,6 @@ def _body(
 
 @extends(trunk)
 def faster_rcnn(**common: Any) -> FasterRCNN:
-    """Faster R-CNN on FPN; arguments as `trunk`'s."""
+    """Faster R-CNN; arguments as `trunk`'s."""
     base = trunk(**common)
     return FasterRCNN(base.backbone, base.fpn, base.rpn, base.box, base.pixels, base.resize)

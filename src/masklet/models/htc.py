@@ -15,12 +15,11 @@ from masklet.models.mask_rcnn import mask_rcnn
 from masklet.ops.paste import Placement
 from masklet.parts.box_heads import Truth
 from masklet.parts.cascade import CascadeBoxes, refined, weighted
-from masklet.parts.frames import Multiple
 from masklet.parts.mask_flow import MaskFlow, SemanticContext, WithContext, pixel_loss
 from masklet.parts.mask_heads import FCNMaskHead
 from masklet.parts.norm import Normalize, Pixels
 from masklet.parts.proposals import RPN
-from masklet.parts.pyramid import FPN, PyramidPooler, Reader
+from masklet.parts.pyramid import Pyramid, PyramidPooler, Reader
 from masklet.structures import Classes, Instances, Masks
 from masklet.structures.errors import UserError
 
@@ -37,7 +36,7 @@ class HTC(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        fpn: FPN,
+        fpn: Pyramid,
         rpn: RPN,
         box: CascadeBoxes,
         mask: MaskFlow,
@@ -47,7 +46,7 @@ class HTC(nn.Module):
         placement: Placement,
     ) -> None:
         super().__init__()
-        self.normalize, self.frame = Normalize(*pixels), Multiple(32)
+        self.normalize, self.frame = Normalize(*pixels), fpn.frame
         self.resize, self.placement = resize, placement
         self.backbone, self.fpn, self.rpn = backbone, fpn, rpn
         self.box, self.mask, self.semantic = box, mask, semantic

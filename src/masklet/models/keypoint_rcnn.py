@@ -1,4 +1,4 @@
-"""Keypoint R-CNN on a feature pyramid: Faster R-CNN and, in every box, where its points are (He et al., 2017)."""
+"""Keypoint R-CNN: Faster R-CNN and, in every box, where its points are (He et al., 2017)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from masklet.models.base import ShorterSide, extends, objects_of, predict_instances
 from masklet.models.faster_rcnn import find, learn, trunk
 from masklet.parts.box_heads import BoxBranch
-from masklet.parts.frames import Multiple
 from masklet.parts.keypoint_heads import KeypointBranch, KeypointHead
 from masklet.parts.norm import Normalize, Pixels
 from masklet.parts.proposals import RPN
-from masklet.parts.pyramid import FPN
+from masklet.parts.pyramid import Pyramid
 from masklet.structures import Classes, Instances
 
 
@@ -28,7 +27,7 @@ class KeypointRCNN(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        fpn: FPN,
+        fpn: Pyramid,
         rpn: RPN,
         box: BoxBranch,
         keypoint: KeypointBranch,
@@ -36,7 +35,7 @@ class KeypointRCNN(nn.Module):
         resize: ShorterSide,
     ) -> None:
         super().__init__()
-        self.normalize, self.frame, self.resize = Normalize(*pixels), Multiple(32), resize
+        self.normalize, self.frame, self.resize = Normalize(*pixels), fpn.frame, resize
         self.backbone, self.fpn, self.rpn, self.box, self.keypoint = backbone, fpn, rpn, box, keypoint
 
     def features(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
@@ -70,11 +69,11 @@ class KeypointRCNN(nn.Module):
 def keypoint_rcnn(
     num_classes: int = 1, num_keypoints: int = 17, keypoint_channels: int = 512, **common: Any
 ) -> KeypointRCNN:
-    """Keypoint R-CNN on FPN: `num_keypoints` points of every object, people's joints by default.
+    """Keypoint R-CNN: `num_keypoints` points of every object, people's joints by default.
 
     Style "detectron2_keypoints" is that of detectron2's people; `keypoint_channels` of the keypoint head. The rest is
     as in `faster_rcnn.trunk`.
     """
     base = trunk(num_classes, **common)
-    keypoint = KeypointBranch(base.pooler(14), KeypointHead(base.fpn.channels, num_keypoints, keypoint_channels))
+    keypoint = KeypointBranch(base.reader(), KeypointHead(base.read_channels, num_keypoints, keypoint_channels))
     return KeypointRCNN(base.backbone, base.fpn, base.rpn, base.box, keypoint, base.pixels, base.resize)

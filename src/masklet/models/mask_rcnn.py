@@ -1,4 +1,4 @@
-"""Mask R-CNN on a feature pyramid: Faster R-CNN and, beside its boxes, a mask for each (He et al., 2017)."""
+"""Mask R-CNN: Faster R-CNN and, beside its boxes, a mask for each (He et al., 2017)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from masklet.models.base import ShorterSide, extends, objects_of, predict_instances
 from masklet.models.faster_rcnn import find, learn, trunk
 from masklet.ops.paste import Placement
-from masklet.parts.frames import Multiple
 from masklet.parts.mask_heads import FCNMaskHead, MaskBranch
 from masklet.parts.norm import Normalize, Pixels
 from masklet.parts.proposals import RPN
-from masklet.parts.pyramid import FPN
+from masklet.parts.pyramid import Pyramid
 from masklet.structures import Classes, Instances, Masks
 
 
@@ -29,7 +28,7 @@ class MaskRCNN(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        fpn: FPN,
+        fpn: Pyramid,
         rpn: RPN,
         box: nn.Module,
         mask: nn.Module,
@@ -38,7 +37,7 @@ class MaskRCNN(nn.Module):
         placement: Placement,
     ) -> None:
         super().__init__()
-        self.normalize, self.frame = Normalize(*pixels), Multiple(32)
+        self.normalize, self.frame = Normalize(*pixels), fpn.frame
         self.resize, self.placement = resize, placement
         self.backbone, self.fpn, self.rpn, self.box, self.mask = backbone, fpn, rpn, box, mask
 
@@ -70,12 +69,13 @@ class MaskRCNN(nn.Module):
 
 @extends(trunk)
 def mask_rcnn(mask_channels: int = 256, class_agnostic: bool = False, **common: Any) -> MaskRCNN:
-    """Mask R-CNN on FPN.
+    """Mask R-CNN.
 
     `mask_channels` of the mask head, which is one map for all classes if `class_agnostic`. The rest is as in
     `faster_rcnn.trunk`.
     """
     base = trunk(**common)
-    head = FCNMaskHead(base.fpn.channels, 1 if class_agnostic else common["num_classes"], mask_channels)
-    mask = MaskBranch(base.pooler(14), head, base.style.mask_targets)
+    depth = 4 if base.stage is None else 0
+    head = FCNMaskHead(base.read_channels, 1 if class_agnostic else common["num_classes"], mask_channels, depth)
+    mask = MaskBranch(base.reader(), head, base.style.mask_targets)
     return MaskRCNN(base.backbone, base.fpn, base.rpn, base.box, mask, base.pixels, base.resize, base.style.placement)

@@ -21,11 +21,10 @@ from masklet.ops.mask_targets import from_bitmaps_rotated
 from masklet.ops.roi import rotated_roi_align
 from masklet.parts.anchors import RotatedAnchors
 from masklet.parts.box_heads import BoxBranch, BoxPredictor, TwoFC
-from masklet.parts.frames import Multiple
 from masklet.parts.mask_heads import FCNMaskHead, MaskBranch
 from masklet.parts.norm import Normalize, Pixels
 from masklet.parts.proposals import RPN, RPNHead, clip_to
-from masklet.parts.pyramid import FPN
+from masklet.parts.pyramid import Pyramid
 from masklet.parts.rotated_boxes import HALF, ROI_CODER, ROTATED, anywhere, distinct, some_extent
 from masklet.structures import Classes, Instances, Masks
 
@@ -39,7 +38,7 @@ class RotatedMaskRCNN(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        fpn: FPN,
+        fpn: Pyramid,
         rpn: RPN,
         box: BoxBranch,
         mask: MaskBranch,
@@ -47,7 +46,7 @@ class RotatedMaskRCNN(nn.Module):
         resize: ShorterSide,
     ) -> None:
         super().__init__()
-        self.normalize, self.frame, self.resize = Normalize(*pixels), Multiple(32), resize
+        self.normalize, self.frame, self.resize = Normalize(*pixels), fpn.frame, resize
         self.backbone, self.fpn, self.rpn, self.box, self.mask = backbone, fpn, rpn, box, mask
 
     def features(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:

@@ -81,6 +81,17 @@ class TwoFC(nn.Module):
         return self.fc2(self.fc1(x.flatten(1)).relu()).relu()
 
 
+class StageHead(nn.Module):
+    """A stage of the backbone, kept for the boxes, and the mean over what it gives (He et al., ResNet, 2015)."""
+
+    def __init__(self, stage: nn.Module, width: int) -> None:
+        super().__init__()
+        self.stage, self.width = stage, width
+
+    def forward(self, x: Float[Tensor, "m c s s"]) -> Float[Tensor, "m d"]:
+        return self.stage(x).mean((2, 3))
+
+
 class BoxPredictor(nn.Module):
     """From a vector per proposal: logits of the classes and, last, of background; `numbers` deltas for every class.
 

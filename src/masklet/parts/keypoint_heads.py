@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from masklet.parts.box_heads import Sampled
-from masklet.parts.pyramid import PyramidPooler
+from masklet.parts.pyramid import Reader
 
 Points = Float[Tensor, "_ _ 3"]  # for each object: x, y, visible (above 0)
 
@@ -36,7 +36,7 @@ class KeypointHead(nn.Module):
 class KeypointBranch(nn.Module):
     """Points of boxes, as logits on a grid over each box that compete with one another for where the point is."""
 
-    def __init__(self, pool: PyramidPooler, head: nn.Module) -> None:
+    def __init__(self, pool: Reader, head: nn.Module) -> None:
         super().__init__()
         self.pool, self.head = pool, head
 

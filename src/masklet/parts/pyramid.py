@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from masklet.ops.roi import pyramid_level, roi_align
+from masklet.parts.frames import Multiple
 from masklet.structures.errors import UserError
 
 Reader = Callable[[Mapping[str, Tensor], Tensor], Tensor]  # of boxes from a pyramid, as `PyramidPooler`
@@ -33,6 +34,7 @@ class FPN(nn.Module):
         names = [f"p{level[1:]}" for level in self.levels]
         self.top = f"p{int(names[-1][1:]) + 1}"
         self.strides = {name: strides[level] for name, level in zip(names, self.levels, strict=True)}
+        self.frame = Multiple(self.strides[names[-1]])
         self.strides[self.top] = 2 * self.strides[names[-1]]
         for conv in (*self.laterals, *self.outputs):
             nn.init.kaiming_uniform_(conv.weight, a=1)
@@ -44,6 +46,22 @@ class FPN(nn.Module):
             maps[i] = maps[i] + F.interpolate(maps[i + 1], size=maps[i].shape[-2:], mode="nearest")
         maps = [output(x) for output, x in zip(self.outputs, maps, strict=True)]
         return dict(zip(self.strides, [*maps, maps[-1][:, :, ::2, ::2]], strict=True))
+
+
+class SingleLevel(nn.Module):
+    """One map of a backbone as it is, instead of a pyramid (Faster R-CNN before 2017; detectron2's C4 and DC5)."""
+
+    top = None  # no level is there for anchors only
+
+    def __init__(self, level: str, channels: int, stride: int) -> None:
+        super().__init__()
+        self.level, self.channels, self.strides, self.frame = level, channels, {level: stride}, Multiple(1)
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {self.level: features[self.level]}
+
+
+Pyramid = FPN | SingleLevel  # `strides` and `channels` of its levels, `top` and `frame`
 
 
 class LateralPyramid(nn.Module):
@@ -127,6 +145,17 @@ class PyramidPooler:
             here = (level == i).nonzero()[:, 0]
             pooled.index_copy_(0, here, self.pool(pyramid[name], rois[here], self.size, 1 / stride))
         return pooled
+
+
+@dataclass(frozen=True)
+class ThroughStage:
+    """Boxes read off by `pool` and then looked at by a stage of the backbone, which belongs to the box head."""
+
+    pool: PyramidPooler
+    stage: nn.Module
+
+    def __call__(self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m 5"]) -> Float[Tensor, "m c s s"]:
+        return self.stage(self.pool(pyramid, rois))
 
 
 def as_rois(boxes: Sequence[Float[Tensor, "_ r"]]) -> Float[Tensor, "m r1"]:

@@ -1,4 +1,4 @@
-"""Weights of detectron2: R-CNNs on FPN, and DeepLab v3+ on the deep-stem ResNets of its DeepLab project."""
+"""Weights of detectron2: R-CNNs, and DeepLab v3+ on the deep-stem ResNets of its DeepLab project."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from masklet.weights.from_semseg import DEPTHS
+from masklet.weights.from_semseg import resnet_name
 from masklet.weights.remap import Layout, Origin, Rule
+
+
+def _stage(theirs: str, ours: str) -> tuple[Rule, ...]:
+    """The blocks of one stage."""
+    return (
+        Rule(rf"{theirs}\.(\d+)\.shortcut\.norm\.(.+)", rf"{ours}.\1.downsample.1.\2"),
+        Rule(rf"{theirs}\.(\d+)\.shortcut\.weight", rf"{ours}.\1.downsample.0.weight"),
+        Rule(rf"{theirs}\.(\d+)\.conv(\d)\.norm\.(.+)", rf"{ours}.\1.bn\2.\3"),
+        Rule(rf"{theirs}\.(\d+)\.conv(\d)\.weight", rf"{ours}.\1.conv\2.weight"),
+    )
 
 
 def resnet(theirs: str, ours: str) -> tuple[Rule, ...]:
@@ -17,23 +27,14 @@ def resnet(theirs: str, ours: str) -> tuple[Rule, ...]:
     return (
         Rule(rf"{theirs}stem\.conv(\d)\.norm\.(.+)", rf"{ours}bn\1.\2"),
         Rule(rf"{theirs}stem\.conv(\d)\.weight", rf"{ours}conv\1.weight"),
-        *(
-            rule
-            for i in range(1, 5)
-            for rule in (
-                Rule(rf"{theirs}res{i + 1}\.(\d+)\.shortcut\.norm\.(.+)", rf"{ours}layer{i}.\1.downsample.1.\2"),
-                Rule(rf"{theirs}res{i + 1}\.(\d+)\.shortcut\.weight", rf"{ours}layer{i}.\1.downsample.0.weight"),
-                Rule(rf"{theirs}res{i + 1}\.(\d+)\.conv(\d)\.norm\.(.+)", rf"{ours}layer{i}.\1.bn\2.\3"),
-                Rule(rf"{theirs}res{i + 1}\.(\d+)\.conv(\d)\.weight", rf"{ours}layer{i}.\1.conv\2.weight"),
-            )
-        ),
+        *(rule for i in range(1, 5) for rule in _stage(rf"{theirs}res{i + 1}", f"{ours}layer{i}")),
     )
 
 
-def resnet_depth(tensors: Mapping[str, Tensor], prefix: str) -> str:
-    """The backbone's name, from the number of its blocks."""
-    blocks = sum(key.startswith(f"{prefix}res") and key.endswith(".conv3.weight") for key in tensors)
-    return f"resnet{DEPTHS.get(blocks, 50)}"
+def resnet_depth(tensors: Mapping[str, Tensor]) -> str:
+    """The backbone's name, from the number of its blocks, wherever they are, and the groups of the first of them."""
+    blocks = [key for key in tensors if re.search(r"\bres[2-5]\.\d+\.conv3\.weight$", key)]
+    return resnet_name(len(blocks), tensors[blocks[0].replace("conv3", "conv2")])
 
 
 def _conv_norm(theirs: str, ours: str) -> tuple[Rule, ...]:
@@ -59,7 +60,7 @@ def _deeplab_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     """As every config of the DeepLab project has them."""
     return {
         "num_classes": len(tensors["sem_seg_head.predictor.weight"]),
-        "backbone": resnet_depth(tensors, "backbone."),
+        "backbone": resnet_depth(tensors),
         "layout": "detectron2",
         "multi_grid": (1, 2, 4),
         "loss": "hard_pixels",
@@ -69,7 +70,8 @@ def _deeplab_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
 FASTER_RCNN = (
     Rule(r"pixel_(mean|std)", None),
     Rule(r"proposal_generator\.anchor_generator\.cell_anchors\.\d", None),
-    *resnet(r"backbone\.bottom_up\.", "backbone."),
+    *resnet(r"backbone\.(?:bottom_up\.)?", "backbone."),  # below a pyramid or alone
+    *_stage(r"roi_heads\.res5", "box.head.stage"),
     *(
         rule
         for i in range(4)
@@ -103,18 +105,26 @@ CASCADE_RCNN = (
     *(replace(rule, to=rule.to and re.sub("^mask", "mask.branches.0", rule.to)) for rule in MASK_RCNN),
 )
 RCNN_MARKS = (
-    r"backbone\.fpn_lateral2\.weight",
+    r"backbone\.(fpn_lateral2|res4\.0\.conv3)\.weight",
     r"proposal_generator\.rpn_head\.conv\.weight",
-    r"roi_heads\.box_head\.fc2\.weight",
+    r"roi_heads\.(box_head\.fc2|res5\.0\.conv3)\.weight",
 )
+
+
+def _levels(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    if "backbone.fpn_lateral2.weight" in tensors:
+        return {}
+    return {"levels": "c4" if "roi_heads.res5.0.conv3.weight" in tensors else "dc5"}
 
 
 def _rcnn_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     maps, classes = tensors.get("roi_heads.mask_head.predictor.bias"), len(tensors[CLASSES]) - 1
+    body = resnet_depth(tensors)
     return {
         "num_classes": classes,
-        "backbone": resnet_depth(tensors, "backbone.bottom_up."),
-        "style": "detectron2",
+        "backbone": body,
+        "style": "detectron2_x101" if body == "resnext101_32x8d" else "detectron2",
+        **_levels(tensors),
         **({"class_agnostic": True} if maps is not None and len(maps) == 1 < classes else {}),
     }
 

@@ -77,7 +77,8 @@ RESNET, SWIN = r"backbone\.layer1\.0\.conv3\.weight", r"backbone\.stages\.0\.blo
 def rcnn_body(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     """Which backbone an R-CNN has. The style of "caffe" configs leaves no trace in the tensors."""
     if "backbone.conv1.weight" in tensors:
-        return {"backbone": resnet_name(tensors, "backbone."), "style": "mmdet"}
+        blocks = sum(key.endswith(".conv3.weight") for key in tensors)
+        return {"backbone": resnet_name(blocks, tensors["backbone.layer1.0.conv2.weight"]), "style": "mmdet"}
     table = "backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
     found = swin_options(tensors, table, r"backbone\.stages\.2\.blocks\.(\d+)")
     window = found.pop("window")

@@ -25,11 +25,12 @@ def resnet_depth(tensors: Mapping[str, Tensor], prefix: str = "") -> str:
 RESNEXTS = {(32, 4): "32x4d", (32, 8): "32x8d", (64, 4): "64x4d"}  # groups, width of a group
 
 
-def resnet_name(tensors: Mapping[str, Tensor], prefix: str = "", first: str = "layer1.0.conv2.weight") -> str:
-    """As `resnet_depth`, for bodies that may be ResNeXts: `first` is their first grouped convolution."""
-    width, group = tensors[f"{prefix}{first}"].shape[:2]
-    depth, kind = resnet_depth(tensors, prefix), RESNEXTS.get((width // group, group), "32x4d")
-    return depth if width == group else f"{depth.replace('net', 'next')}_{kind}"
+def resnet_name(blocks: int, weight: Tensor) -> str:
+    """The name of a ResNet or ResNeXt with so many blocks; `weight` of a 3x3 convolution of its first stage."""
+    depth, (width, group) = DEPTHS.get(blocks, 50), weight.shape[:2]
+    if width == group:
+        return f"resnet{depth}"
+    return f"resnext{depth}_{RESNEXTS.get((width // group, group), '32x4d')}"
 
 
 def _options(tensors: Mapping[str, Tensor]) -> dict[str, object]:

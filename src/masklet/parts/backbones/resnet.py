@@ -167,6 +167,12 @@ class ResNet(nn.Module):
             self.channels[f"c{number + 1}"], self.strides[f"c{number + 1}"] = channels, reached
         init_kaiming(self)
 
+    def take_last(self) -> nn.Module:
+        """The last stage, which from now on belongs to the caller; the maps end at c4."""
+        stage = self.layer4
+        del self.layer4, self.channels["c5"], self.strides["c5"]
+        return stage
+
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
         c1 = self.relu(self.bn1(self.conv1(x)))
         if self.deep:
@@ -175,4 +181,5 @@ class ResNet(nn.Module):
         c2 = self.layer1(F.max_pool2d(c1, 3, 2, 1))
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)
-        return {"c1": c1, "c2": c2, "c3": c3, "c4": c4, "c5": self.layer4(c4)}
+        maps = {"c1": c1, "c2": c2, "c3": c3, "c4": c4}
+        return {**maps, "c5": self.layer4(c4)} if "c5" in self.channels else maps
