@@ -81,6 +81,29 @@ class MaskBranch(nn.Module):
         return through_boxes(positives, masks, lambda dense, rois, here: self.targets(dense, rois, size))
 
 
+class SoftmaxMaskBranch(nn.Module):
+    """Masks as FCN has them: in every cell all classes compete, and background, the last map of `head`, with them.
+
+    What the class of the box is the mask then decides a second time (He et al., Mask R-CNN, 2017, table 2b, "softmax").
+    """
+
+    def __init__(self, pool: Reader, head: nn.Module, targets: Targets = mask_targets.DETECTRON2) -> None:
+        super().__init__()
+        self.pool, self.head, self.targets = pool, head, targets
+
+    def forward(
+        self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m r1"], labels: Int64[Tensor, " m"]
+    ) -> Float[Tensor, "m t t"]:
+        return map_of(labels, self.head(self.pool(pyramid, rois)).softmax(1))
+
+    def loss(self, pyramid: Mapping[str, Tensor], positives: Sampled, masks: Sequence[Masks]) -> dict[str, Tensor]:
+        """Cross entropy of the class of each cell, averaged over the cells of all boxes of objects."""
+        maps = self.head(self.pool(pyramid, positives.rois))
+        inside = through_boxes(positives, masks, lambda dense, rois, here: self.targets(dense, rois, maps.shape[-1]))
+        kinds = torch.where(inside >= 0.5, positives.labels[:, None, None], maps.shape[1] - 1)
+        return {"mask": F.cross_entropy(maps, kinds, reduction="sum") / max(kinds.numel(), 1)}
+
+
 def mean_bce(logits: Float[Tensor, "m ..."], targets: Float[Tensor, "m ..."]) -> Float[Tensor, ""]:
     """Binary cross entropy, averaged over the cells of all boxes; 0 where there are none."""
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / max(logits.numel(), 1)

@@ -141,6 +141,30 @@ def _names(classes: Classes | Sequence[str]) -> list[str]:
     return list(classes.names if isinstance(classes, Classes) else classes)
 
 
+def paired_points(
+    rows: Mapping[str, Mapping[str, Sequence[float]]], path: Path | None = None, title: str = ""
+) -> Picture:
+    """What a change is worth: for each score a panel, in it the variants side by side, a line for each repetition.
+
+    `rows` are scores, then variants, then the values of the repetitions in the same order; bars are means.
+    """
+    if not rows:
+        raise UserError("there are no scores to compare", hint="train both variants with one seed at least")
+    figure, axes = _figure(3.6 * len(rows), 3.6, len(rows), title)
+    for (score, variants), ax in zip(rows.items(), axes, strict=True):
+        for x, (values, color) in enumerate(zip(variants.values(), LINES * len(variants), strict=False)):
+            ax.bar(x, float(np.mean(values)), width=0.6, color=color, alpha=0.25)
+            ax.annotate(f"{np.mean(values):.3f}", (x, 0), (0, 6), textcoords="offset points", ha="center",
+                        fontsize=10, color=color, fontweight="bold")  # fmt: skip
+        for values in zip(*variants.values(), strict=True):
+            ax.plot(range(len(values)), values, color=GREY, lw=1.2, marker="o", ms=4.5)
+        ax.set_xticks(range(len(variants)), list(variants))
+        ax.set(ylabel=score)
+        ax.set_ylim(bottom=0)
+        ax.margins(x=0.15)
+    return _drawn(figure, path)
+
+
 def _figure(width: float, height: float, panels: int, title: str) -> tuple[Any, Any]:
     """A figure that belongs to nobody: no pyplot, so no global state and no window."""
     try:
