@@ -14,11 +14,12 @@ from masklet.data.copy_paste import CopyPaste
 from masklet.data.framing import RandomShortSide, RandomTurn, RandomWindow
 from masklet.data.sources import open_source
 from masklet.data.transforms import ColorJitter, LargeScaleJitter, RandomFlip
+from masklet.models import build
 from masklet.parts.box_heads import BoxBranch
 from masklet.recipes.instances import COCO_1X, PRESETS, InstanceRecipe, augmentation, prepare, run
 from masklet.structures.errors import UserError
 from masklet.train.distributed import Team
-from masklet.weights import read_note
+from masklet.weights import read_note, save_checkpoint
 
 TINY = {"backbone": "resnet18", "channels": 8, "hidden": 8, "mask_channels": 4, "short_side": 0, "norm": "batch"}
 
@@ -97,6 +98,19 @@ def test_boxes_alone(dots, tmp_path):
     result = run(recipe, tmp_path, progress=False)
     assert result.scores["box_ap"] == result.scores["ap"]
     assert "loss/mask" not in result.history[-1]
+
+
+def test_starts_as_the_checkpoint_was_built(dots, tmp_path):
+    """Other classes: only the layers that name them are new. The builder's options come from the checkpoint."""
+    first = build("mask_rcnn", classes=["cell", "debris"], **TINY, anchor_sizes=(8, 16, 32, 64, 128))
+    save_checkpoint(tmp_path / "first.safetensors", first)
+    recipe = tiny(dots, options={}, start=str(tmp_path / "first.safetensors"), fresh=r".*predictor.*")
+    model = prepare(recipe, open_source(f"nuclei:{dots}", "train"), Team()).model
+    assert model.spec["options"] == {**first.spec["options"], "num_classes": 1}
+    old, new = first.state_dict(), model.state_dict()
+    changed = {key for key in old if old[key].shape != new[key].shape or not torch.equal(old[key], new[key])}
+    assert changed
+    assert all("predictor" in key for key in changed)
 
 
 def test_the_second_stage_learns_from_as_many_proposals_as_asked(dots):

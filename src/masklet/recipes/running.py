@@ -31,7 +31,7 @@ from masklet.train.loop import Training, fit
 from masklet.train.optim import build_optimizer
 from masklet.train.schedule import build_schedule
 from masklet.viz.curves import loss_curves
-from masklet.weights import fill, read_note, save_checkpoint
+from masklet.weights import CATALOG, fill, read_note, save_checkpoint
 
 __all__ = ["Record", "Result", "assemble", "autocast", "carry_out", "initial_model", "save_picture", "sources_of"]
 
@@ -60,12 +60,25 @@ def sources_of(recipe: Any) -> tuple[Any, Any]:
 
 
 def initial_model(recipe: Any, classes: Classes, device: torch.device) -> Any:
-    """The recipe's model as training begins, its random weights from the recipe's seed."""
+    """The recipe's model as training begins, its random weights from the recipe's seed.
+
+    One that starts from a checkpoint of its own kind is built as that was, but for what the recipe's options say.
+    """
     torch.manual_seed(recipe.seed)
-    model = build(recipe.model, classes=classes, **recipe.options)
+    model = build(recipe.model, classes=classes, **{**_options_of(recipe.start, recipe.model), **recipe.options})
     if recipe.start is not None:
         fill(model, recipe.start, fresh=recipe.fresh)
     return precision.channels_last(model.to(device))
+
+
+def _options_of(start: str | None, model: str) -> dict[str, Any]:
+    """How a bundled model or checkpoint of system `model` was built; nothing for other systems and foreign files."""
+    if start is None:
+        return {}
+    path = CATALOG[start].path if start in CATALOG else Path(start)
+    note = read_note(path) if path.suffix == ".safetensors" and path.exists() else None
+    same = note is not None and note.get("model") == model
+    return {key: value for key, value in note["options"].items() if key != "num_classes"} if note and same else {}
 
 
 def assemble(recipe: Any, model: nn.Module, step: nn.Module, feed: Feed, warm_up: int, crew: Team) -> Training:
