@@ -173,3 +173,9 @@ def test_bad_input():
     for threshold in (0.0, 1.5, float("nan")):
         with pytest.raises(ValueError, match=rf"^threshold is {threshold}; choose one above 0, where the .* up to 1$"):
             paste(torch.ones(1, 28, 28), torch.ones(1, 4), (9, 9), threshold=threshold)
+
+
+def test_boxes_without_height_or_width_are_empty_masks():
+    boxes = torch.tensor([[2.0, 5.0, 9.0, 5.0], [4.0, 2.0, 4.0, 9.0], [2.0, 2.0, 9.0, 9.0]])
+    items = paste(torch.ones(3, 4, 4), boxes, (12, 12))
+    assert [item.area for item in items] == [0, 0, 49]

@@ -103,8 +103,8 @@ def paste(
     across = placement(boxes[:, 0::2], w, w).clipped(width)
     down = placement(boxes[:, 1::2], h, w).clipped(height)
 
-    # Every column of pixels of every mask, mask after mask.
-    count = across.end - across.first
+    # Every column of pixels of every mask that has rows too, mask after mask.
+    count = np.where(down.end > down.first, across.end - across.first, 0)
     owner = np.repeat(np.arange(n), count)
     x = np.arange(len(owner)) + np.repeat(across.first - np.cumsum(count) + count, count)
     at = ((x + 0.5 - across.start[owner]) * across.scale[owner] - across.offset).clip(0, w + 1)
