@@ -60,8 +60,16 @@ def test_the_seed_example():
 @pytest.mark.parametrize("samples", [0, 1, 2, 3])
 def test_align_equals_torchvision(samples, aligned):
     features, rois = features_and_rois()
-    theirs = tv.roi_align(features, rois, (5, 7), 0.25, samples or -1, aligned)
-    assert torch.equal(roi.roi_align(features, rois, (5, 7), 0.25, samples, aligned), theirs)
+    want, found = features.clone().requires_grad_(), features.clone().requires_grad_()
+    theirs = tv.roi_align(want, rois, (5, 7), 0.25, samples or -1, aligned)
+    mine = roi.roi_align(found, rois, (5, 7), 0.25, samples, aligned)
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    weight = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(5))
+    (theirs * weight).sum().backward()
+    (mine * weight).sum().backward()
+    torch.testing.assert_close(found.grad, want.grad, rtol=1e-4, atol=1e-5)
+    other = roi.roi_align(features, rois, (5, 7), 0.25, samples, not aligned)
+    assert (other - theirs).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("aligned", [True, False])

@@ -53,9 +53,20 @@ def roi_align(
 
     0 samples are as many as the bin has cells. `aligned` puts cell (0, 0)'s middle at (0.5, 0.5) as everywhere in
     masklet (detectron2, mmdet); False puts it at (0, 0) and makes regions at least a cell large, as networks of
-    torchvision and maskrcnn-benchmark were trained. Source: He et al., Mask R-CNN, 2017, section 3; torchvision.
+    torchvision and maskrcnn-benchmark were trained. Boxes get no gradient. Source: He et al., Mask R-CNN, 2017, section
+    3; torchvision.
     """
-    return tv.roi_align(features, rois, _check(rois, 5, size, scale), scale, samples or -1, aligned)
+    size = _check(rois, 5, size, scale)
+    if not samples or features.device.type != "cpu":
+        return tv.roi_align(features, rois, size, scale, samples or -1, aligned)
+    (h, w), (x0, y0, x1, y1) = size, (rois[:, 1:].detach() * scale - aligned / 2).unbind(1)
+    wide, high = x1 - x0, y1 - y0
+    if not aligned:
+        wide, high = wide.clamp(min=1), high.clamp(min=1)
+    x = (x0[:, None] + (_middles(w * samples, rois) + 0.5) * wide[:, None]).view(-1, 1, w, 1, samples)
+    y = (y0[:, None] + (_middles(h * samples, rois) + 0.5) * high[:, None]).view(-1, h, 1, samples, 1)
+    shape = (-1, h, w, samples, samples)
+    return _mean_at(features, rois[:, 0].long(), x.expand(shape).flatten(3), y.expand(shape).flatten(3))
 
 
 def roi_align_max(

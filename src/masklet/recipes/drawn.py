@@ -8,7 +8,8 @@ scores(model, recipe)  # {"box": {"ap": ..., "ap50": ..., ...}, "mask": {...}}
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +19,9 @@ from masklet.data.collate import collate_instances
 from masklet.data.synthetic import Synthetic, synthetic
 from masklet.metrics.ap import AveragePrecision
 from masklet.models import build
+from masklet.ops.roi import roi_align
 from masklet.parts.proposals import Budget
+from masklet.parts.pyramid import PyramidPooler
 from masklet.parts.sampling import RandomSampler
 from masklet.structures.errors import UserError
 
@@ -62,6 +65,9 @@ def taught(recipe: DrawnRecipe, change: Callable[[Any], None] = lambda model: No
     for part in model.modules():
         if hasattr(part, "sampler"):
             part.sampler = RandomSampler(recipe.rois, 0.5 if part is model.rpn else 0.25)
+        pooler = getattr(part, "pool", None)
+        if isinstance(pooler, PyramidPooler) and pooler.pool is roi_align:  # as many samples as cells take longer
+            part.pool = replace(pooler, pool=partial(roi_align, samples=2))
     learn(model.train(), train, recipe)
     return model.eval()
 
