@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -34,6 +35,8 @@ from masklet.viz.curves import loss_curves
 from masklet.weights import CATALOG, fill, read_note, save_checkpoint
 
 __all__ = ["Record", "Result", "assemble", "autocast", "carry_out", "initial_model", "save_picture", "sources_of"]
+
+DETAIL = re.compile(r"/|(^|_)ar(@|_|\d|$)|_(small|medium|large)$")  # in the tables, not on the screen
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def carry_out(
             if validate is None or not best.exists():
                 keep_best({})
             if training.progress.history and find_spec("matplotlib"):
-                history = [{k: v for k, v in r.items() if k != "grad_norm"} for r in training.progress.history]
+                history = [{k: v for k, v in r.items() if _drawn(k)} for r in training.progress.history]
                 save_picture(loss_curves(history), out / "curves.png")
         else:
             for _ in events:
@@ -228,7 +231,7 @@ def _follow(
                     write_csv(out / "history.csv", done.history)
                     if progress:
                         console.print(
-                            "  ".join(_shown(k, v) for k, v in record.items() if "/" not in k), soft_wrap=True
+                            "  ".join(_shown(k, v) for k, v in record.items() if not DETAIL.search(k)), soft_wrap=True
                         )
                     if on_epoch is not None:
                         on_epoch(record)
@@ -238,6 +241,11 @@ def _follow(
         steps_log.close()
         if board is not None:
             board.close()
+
+
+def _drawn(name: str) -> bool:
+    """Whether a number of an epoch belongs into a picture of curves."""
+    return name.startswith("loss") or (name != "grad_norm" and not DETAIL.search(name))
 
 
 def _shown(name: str, value: int | float) -> str:
