@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import oracle
 from conftest import shared
+from masklet.models import build
 from masklet.parts.backbones import build_backbone
 from masklet.structures.errors import UserError
 from masklet.weights import CATALOG, fill, load, recognise
@@ -114,6 +115,71 @@ def test_the_catalog_says_what_the_keys_say(name, entry):
     implied = recognise(weights, entry.model)[1].options(weights)
     implied.pop("loss", None)  # how it was trained
     assert {key: entry.options[key] for key in implied} == implied
+
+
+@pytest.mark.parametrize(
+    ("origin", "options", "style"),
+    [
+        ("detectron2", {"backbone": "resnext101_32x8d"}, "detectron2_x101"),
+        ("detectron2", {"levels": "dc5"}, "detectron2"),
+        ("detectron2", {"levels": "c4", "backbone": "resnet101", "class_agnostic": True}, "detectron2"),
+        ("detectron2", {"backbone_options": {"deformable": 2, "deformable_stages": (3, 4, 5)}}, "detectron2"),
+        ("openmmlab", {"backbone": "resnext101_64x4d"}, "mmdet"),
+        (
+            "openmmlab",
+            {"backbone_options": {"deformable": 1, "deformable_stages": (4, 5), "deformable_interval": 3}},
+            "mmdet",
+        ),
+    ],
+)
+def test_options_are_read_from_the_tensors(origin, options, style):
+    """There are no files here; names go back and come again."""
+    names = build("mask_rcnn", num_classes=5, style=style, **options).state_dict()
+    theirs = {foreign(key, origin): value for key, value in names.items()}
+    found = load("mask_rcnn", weights=theirs)
+    assert found.spec["options"] == {"num_classes": 5, "backbone": "resnet50", "style": style} | options
+
+
+def foreign(key: str, origin: str) -> str:
+    """One of our names in Mask R-CNN as the other code base has it."""
+    swaps = {
+        "detectron2": (
+            (r"box\.head\.stage\.", "roi_heads.res5."),
+            (r"backbone\.(conv|bn)1\.", r"backbone.stem.\g<1>1."),
+            (r"layer(\d)", lambda match: f"res{int(match[1]) + 1}"),
+            (r"downsample\.0", "shortcut"),
+            (r"downsample\.1", "shortcut.norm"),
+            (r"conv2\.offset", "conv2_offset"),
+            (r"\bbn(\d)", r"conv\1.norm"),
+            (r"fpn\.(lateral|output)s\.(\d)", lambda match: f"backbone.fpn_{match[1]}{int(match[2]) + 2}"),
+            (r"rpn\.head\.logits", "proposal_generator.rpn_head.objectness_logits"),
+            (r"rpn\.head\.deltas", "proposal_generator.rpn_head.anchor_deltas"),
+            (r"rpn\.head\.", "proposal_generator.rpn_head."),
+            (r"box\.head\.", "roi_heads.box_head."),
+            (r"box\.predictor\.classes", "roi_heads.box_predictor.cls_score"),
+            (r"box\.predictor\.deltas", "roi_heads.box_predictor.bbox_pred"),
+            (r"mask\.head\.convs\.(\d)", lambda match: f"roi_heads.mask_head.mask_fcn{int(match[1]) + 1}"),
+            (r"mask\.head\.up", "roi_heads.mask_head.deconv"),
+            (r"mask\.head\.", "roi_heads.mask_head."),
+        ),
+        "openmmlab": (
+            (r"conv2\.offset", "conv2.conv_offset"),
+            (r"fpn\.laterals\.(\d)", r"neck.lateral_convs.\1.conv"),
+            (r"fpn\.outputs\.(\d)", r"neck.fpn_convs.\1.conv"),
+            (r"rpn\.head\.conv", "rpn_head.rpn_conv"),
+            (r"rpn\.head\.logits", "rpn_head.rpn_cls"),
+            (r"rpn\.head\.deltas", "rpn_head.rpn_reg"),
+            (r"box\.head\.fc(\d)", lambda match: f"roi_head.bbox_head.shared_fcs.{int(match[1]) - 1}"),
+            (r"box\.predictor\.classes", "roi_head.bbox_head.fc_cls"),
+            (r"box\.predictor\.deltas", "roi_head.bbox_head.fc_reg"),
+            (r"mask\.head\.convs\.(\d)", r"roi_head.mask_head.convs.\1.conv"),
+            (r"mask\.head\.up", "roi_head.mask_head.upsample"),
+            (r"mask\.head\.predictor", "roi_head.mask_head.conv_logits"),
+        ),
+    }
+    for pattern, to in swaps[origin]:
+        key = re.sub(pattern, to, key)
+    return key
 
 
 def test_at_once_is_8s_with_other_numbers():

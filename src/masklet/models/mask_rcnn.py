@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from masklet.models import unknown
 from masklet.models.base import ShorterSide, extends, objects_of, predict_instances
-from masklet.models.faster_rcnn import find, learn, trunk
+from masklet.models.faster_rcnn import Trunk, find, learn, trunk
 from masklet.ops.paste import Placement
-from masklet.parts.mask_heads import FCNMaskHead, MaskBranch
+from masklet.parts.mask_heads import FCNMaskHead, MaskBranch, MLPMaskHead, SoftmaxMaskBranch
 from masklet.parts.norm import Normalize, Pixels
 from masklet.parts.proposals import RPN
 from masklet.parts.pyramid import Pyramid
@@ -67,15 +70,38 @@ class MaskRCNN(nn.Module):
         return predict_instances(self, images)
 
 
+def _convolutions(base: Trunk, maps: int, width: int) -> nn.Module:
+    return FCNMaskHead(base.read_channels, maps, width, depth=4 if base.stage is None else 0)
+
+
+def _fully_connected(base: Trunk, maps: int, width: int, depth: int = 2) -> nn.Module:
+    return MLPMaskHead(base.read_channels, maps, size=14 if base.stage is None else 7, depth=depth)
+
+
+MASK_HEADS: Mapping[str, Callable[[Trunk, int, int], nn.Module]] = MappingProxyType(
+    {"fcn": _convolutions, "mlp2": _fully_connected, "mlp3": partial(_fully_connected, depth=3)}
+)
+
+
 @extends(trunk)
-def mask_rcnn(mask_channels: int = 256, class_agnostic: bool = False, **common: Any) -> MaskRCNN:
+def mask_rcnn(
+    mask_channels: int = 256,
+    class_agnostic: bool = False,
+    mask_head: str = "fcn",
+    competing: bool = False,
+    **common: Any,
+) -> MaskRCNN:
     """Mask R-CNN.
 
-    `mask_channels` of the mask head, which is one map for all classes if `class_agnostic`. The rest is as in
-    `faster_rcnn.trunk`.
+    `mask_channels` of the mask head, which is one map for all classes if `class_agnostic`. `mask_head` is "fcn"
+    (convolutions), or "mlp2" or "mlp3" (two or three fully connected layers of 1024 units, then all maps at once). If
+    `competing`, classes and background compete for every cell of a mask (softmax instead of sigmoids). The rest is as
+    in `faster_rcnn.trunk`.
     """
     base = trunk(**common)
-    depth = 4 if base.stage is None else 0
-    head = FCNMaskHead(base.read_channels, 1 if class_agnostic else common["num_classes"], mask_channels, depth)
-    mask = MaskBranch(base.reader(), head, base.style.mask_targets)
+    if mask_head not in MASK_HEADS:
+        raise unknown("mask_head", mask_head, MASK_HEADS)
+    maps = (1 if class_agnostic else common["num_classes"]) + competing
+    branch = SoftmaxMaskBranch if competing else MaskBranch
+    mask = branch(base.reader(), MASK_HEADS[mask_head](base, maps, mask_channels), base.style.mask_targets)
     return MaskRCNN(base.backbone, base.fpn, base.rpn, base.box, mask, base.pixels, base.resize, base.style.placement)

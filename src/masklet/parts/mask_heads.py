@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,28 @@ class FCNMaskHead(nn.Module):
 
     def maps(self, x: Float[Tensor, "m d s s"]) -> Float[Tensor, "m k t t"]:
         return self.predictor(self.up(x).relu())
+
+
+class MLPMaskHead(nn.Module):
+    """Fully connected layers of `hidden` units over all cells, then all maps at once (Mask R-CNN, table 2e).
+
+    What comes out has twice the resolution of the `size` x `size` cells; `depth` layers come before the last.
+    """
+
+    def __init__(self, channels: int, num_classes: int, size: int = 14, hidden: int = 1024, depth: int = 2) -> None:
+        super().__init__()
+        widths = [channels * size**2, *[hidden] * depth]
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
+        self.predictor = nn.Linear(hidden, num_classes * (2 * size) ** 2)
+        self.shape = num_classes, 2 * size, 2 * size
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        nn.init.zeros_(self.predictor.bias)
+
+    def forward(self, x: Float[Tensor, "m c s s"]) -> Float[Tensor, "m k t t"]:
+        x = x.flatten(1)
+        for layer in self.layers:
+            x = layer(x).relu()
+        return self.predictor(x).unflatten(1, self.shape)
 
 
 def map_of(labels: Int64[Tensor, " m"], maps: Float[Tensor, "m k ..."]) -> Float[Tensor, "m ..."]:
@@ -94,13 +117,15 @@ class SoftmaxMaskBranch(nn.Module):
     def forward(
         self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m r1"], labels: Int64[Tensor, " m"]
     ) -> Float[Tensor, "m t t"]:
-        return map_of(labels, self.head(self.pool(pyramid, rois)).softmax(1))
+        return map_of(labels, self.head(self.pool(pyramid, rois)).softmax(1)[:, :-1])
 
     def loss(self, pyramid: Mapping[str, Tensor], positives: Sampled, masks: Sequence[Masks]) -> dict[str, Tensor]:
         """Cross entropy of the class of each cell, averaged over the cells of all boxes of objects."""
         maps = self.head(self.pool(pyramid, positives.rois))
-        inside = through_boxes(positives, masks, lambda dense, rois, here: self.targets(dense, rois, maps.shape[-1]))
-        kinds = torch.where(inside >= 0.5, positives.labels[:, None, None], maps.shape[1] - 1)
+        background, size = maps.shape[1] - 1, maps.shape[-1]
+        inside = through_boxes(positives, masks, lambda dense, rois, here: self.targets(dense, rois, size))
+        own = positives.labels.clamp(max=background - 1)[:, None, None]  # one class where masks know none
+        kinds = torch.where(inside >= 0.5, own, background)
         return {"mask": F.cross_entropy(maps, kinds, reduction="sum") / max(kinds.numel(), 1)}
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from masklet.weights.from_semseg import resnet_name
+from masklet.weights.from_semseg import deformable, resnet_name
 from masklet.weights.remap import Layout, Origin, Rule
 
 
@@ -19,6 +19,7 @@ def _stage(theirs: str, ours: str) -> tuple[Rule, ...]:
         Rule(rf"{theirs}\.(\d+)\.shortcut\.weight", rf"{ours}.\1.downsample.0.weight"),
         Rule(rf"{theirs}\.(\d+)\.conv(\d)\.norm\.(.+)", rf"{ours}.\1.bn\2.\3"),
         Rule(rf"{theirs}\.(\d+)\.conv(\d)\.weight", rf"{ours}.\1.conv\2.weight"),
+        Rule(rf"{theirs}\.(\d+)\.conv2_offset\.(.+)", rf"{ours}.\1.conv2.offset.\2"),
     )
 
 
@@ -125,6 +126,7 @@ def _rcnn_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
         "backbone": body,
         "style": "detectron2_x101" if body == "resnext101_32x8d" else "detectron2",
         **_levels(tensors),
+        **deformable(tensors, r".*\bres([2-5])\.(\d+)\.conv2_offset\.bias", first=0),
         **({"class_agnostic": True} if maps is not None and len(maps) == 1 < classes else {}),
     }
 

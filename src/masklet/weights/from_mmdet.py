@@ -8,10 +8,14 @@ from torch import Tensor
 
 from masklet.weights import from_openmmlab
 from masklet.weights.from_openmmlab import swin, swin_options
-from masklet.weights.from_semseg import resnet_name
+from masklet.weights.from_semseg import deformable, resnet_name
 from masklet.weights.remap import Layout, Origin, Rule
 
-RCNN_RESNET = (Rule(r".+\.num_batches_tracked", None), Rule(r"backbone\.((?:conv|bn|layer).+)", r"backbone.\1"))
+RCNN_RESNET = (
+    Rule(r".+\.num_batches_tracked", None),
+    Rule(r"backbone\.(layer\d\.\d+\.conv2)\.conv_offset\.(.+)", r"backbone.\1.offset.\2"),
+    Rule(r"backbone\.((?:conv|bn|layer).+)", r"backbone.\1"),
+)
 RCNN_SWIN = swin(r"backbone\.", "backbone.")
 FPN_AND_RPN = (
     Rule(r"neck\.lateral_convs\.(\d)\.conv\.(.+)", r"fpn.laterals.\1.\2"),
@@ -78,7 +82,8 @@ def rcnn_body(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     """Which backbone an R-CNN has. The style of "caffe" configs leaves no trace in the tensors."""
     if "backbone.conv1.weight" in tensors:
         blocks = sum(key.endswith(".conv3.weight") for key in tensors)
-        return {"backbone": resnet_name(blocks, tensors["backbone.layer1.0.conv2.weight"]), "style": "mmdet"}
+        moving = deformable(tensors, r"backbone\.layer([1-4])\.(\d+)\.conv2\.conv_offset\.bias", first=1)
+        return {"backbone": resnet_name(blocks, tensors["backbone.layer1.0.conv2.weight"]), "style": "mmdet", **moving}
     table = "backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
     found = swin_options(tensors, table, r"backbone\.stages\.2\.blocks\.(\d+)")
     window = found.pop("window")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -31,6 +32,24 @@ def resnet_name(blocks: int, weight: Tensor) -> str:
     if width == group:
         return f"resnet{depth}"
     return f"resnext{depth}_{RESNEXTS.get((width // group, group), '32x4d')}"
+
+
+def deformable(tensors: Mapping[str, Tensor], offsets: str, first: int) -> dict[str, object]:
+    """The options of a ResNet with deformable convolutions; the biases of their `offsets` name stage and block.
+
+    `first` makes the number of a stage in the file that of its map (layer1 gives c2).
+    """
+    found = [(match, value) for key, value in tensors.items() if (match := re.fullmatch(offsets, key))]
+    if not found:
+        return {}
+    stages, blocks = ({int(match[group]) for match, _ in found} for group in (1, 2))
+    choices: dict[str, object] = {
+        "deformable": len(found[0][1]) // 9 - 1,  # 2 or 3 numbers for each of 9 taps
+        "deformable_stages": tuple(sorted(stage + first for stage in stages)),
+    }
+    if 1 not in blocks and len(blocks) > 1:
+        choices["deformable_interval"] = sorted(blocks)[1]
+    return {"backbone_options": choices}
 
 
 def _options(tensors: Mapping[str, Tensor]) -> dict[str, object]:

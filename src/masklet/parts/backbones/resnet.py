@@ -5,14 +5,16 @@ Parameter names are torchvision's, and those of semseg for the deep stem; so the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from masklet.parts.conv import Layer, init_kaiming, norm_layer
+from masklet.parts.deformable import DeformableConv2d, start_plain
 from masklet.parts.norm import IMAGENET
 from masklet.structures.errors import UserError
 
@@ -78,13 +80,14 @@ class Bottleneck(nn.Module):
         norm: Layer,
         size: ResNetSize,
         stride_in_1x1: bool,
+        conv: Callable[..., nn.Conv2d] = nn.Conv2d,
     ) -> None:
         super().__init__()
         width = channels * size.width_per_group // 64 * size.groups
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = nn.Conv2d(in_channels, width, 1, first, bias=False)
         self.bn1 = norm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, second, dilations[0], dilations[0], size.groups, bias=False)
+        self.conv2 = conv(width, width, 3, second, dilations[0], dilations[0], size.groups, bias=False)
         self.bn2 = norm(width)
         self.conv3 = nn.Conv2d(width, channels * 4, 1, bias=False)
         self.bn3 = norm(channels * 4)
@@ -106,7 +109,11 @@ def _shortcut(in_channels: int, channels: int, stride: int, norm: Layer) -> nn.M
 
 
 class ResNet(nn.Module):
-    """A stem, then four stages; c1 is the stem's map before pooling, c2 to c5 are the stages' maps."""
+    """A stem, then four stages; c1 is the stem's map before pooling, c2 to c5 are the stages' maps.
+
+    `deformable` 1 or 2 gives every `deformable_interval`-th bottleneck of the `deformable_stages` (3 for c3) a 3x3
+    convolution whose taps move (`parts.deformable`).
+    """
 
     pixels = IMAGENET
     layer1: nn.Module
@@ -124,8 +131,15 @@ class ResNet(nn.Module):
         contract_dilation: bool = True,
         multi_grid: Sequence[int] | None = None,
         norm: Layer | str = "batch",
+        deformable: int = 0,
+        deformable_stages: Sequence[int] = (3, 4, 5),
+        deformable_interval: int = 1,
     ) -> None:
         super().__init__()
+        if deformable and not size.bottleneck:
+            raise UserError("only bottlenecks have deformable convolutions", hint="take resnet50 or a deeper one")
+        if deformable not in (0, 1, 2):
+            raise UserError(f"deformable is {deformable!r}", hint="0 is none, 1 moves the taps, 2 weighs them as well")
         if stem not in ("basic", "deep"):
             raise UserError(f"stem is {stem!r}", hint='"basic" is one 7x7 convolution, "deep" is three 3x3')
         if output_stride not in (32, 16, 8, 4):
@@ -161,11 +175,14 @@ class ResNet(nn.Module):
                 # (torchvision, mmsegmentation; then every fourth pixel equals the strided net's). semseg differs.
                 first = before if i == 0 and contract_dilation else dilation
                 spread = (dilation * grid[i],) * 2 if grid and number == 4 else (first, dilation)
-                stage.append(block(channels, width, stride if i == 0 else 1, spread, layer, size, stride_in_1x1))
+                moving = deformable and number + 1 in deformable_stages and i % deformable_interval == 0
+                make = partial(Bottleneck, conv=partial(DeformableConv2d, version=deformable)) if moving else block
+                stage.append(make(channels, width, stride if i == 0 else 1, spread, layer, size, stride_in_1x1))
                 channels = width * block.expansion
             self.add_module(f"layer{number}", stage)
             self.channels[f"c{number + 1}"], self.strides[f"c{number + 1}"] = channels, reached
         init_kaiming(self)
+        start_plain(self)
 
     def take_last(self) -> nn.Module:
         """The last stage, which from now on belongs to the caller; the maps end at c4."""
