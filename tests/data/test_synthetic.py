@@ -91,7 +91,7 @@ def test_flood_has_water_and_land():
         (
             {"name": "shapes"},
             "unknown synthetic data set 'shapes'; did you mean shapes3? choose from "
-            "shapes3, rods, rings, stripes, cells, flood, drinks, scenes, rooms",
+            "shapes3, rods, stickmen, rings, stripes, cells, flood, drinks, scenes, rooms",
         ),
         ({"name": "rods", "split": "dev"}, "unknown split 'dev'; choose from train, val, test, all"),
         ({"name": "rods", "size": 4}, "size is 4x4; shapes need at least 8x8 pixels"),
@@ -110,3 +110,23 @@ def test_wrong_requests(options: dict, message: str):
     with pytest.raises(UserError) as caught:
         synthetic(**options)
     assert str(caught.value) == message
+
+
+def test_joints_lie_on_people():
+    data, flags = synthetic("stickmen", count=12), set()
+    assert data.classes.keypoints[5] == "left_shoulder"
+    for sample in data:
+        objects, dense = sample.instances, sample.instances.masks.dense()
+        assert objects.keypoints.shape == (len(objects), 17, 3)
+        for mask, points in zip(dense, objects.keypoints, strict=True):
+            for x, y, visible in points.tolist():
+                if visible:
+                    assert bool(mask[int(y), int(x)]) == (visible == 2)
+                else:
+                    assert x == y == 0
+            whole = (points[[5, 6, 15, 16], 2] == 2).all()
+            if whole:  # left is on the right, feet are below
+                assert points[5, 0] > points[6, 0]
+                assert points[15, 1] > points[5, 1]
+        flags |= set(objects.keypoints[..., 2].unique().tolist())
+    assert flags == {0, 1, 2}

@@ -2,6 +2,7 @@
 
 synthetic:shapes3   discs, squares and triangles that cover each other: 1 to 6, later ones on top
 synthetic:rods      6 to 12 thin slanted rods whose upright boxes overlap by more than half
+synthetic:stickmen  1 to 3 people with COCO's 17 joints, who cover each other and may reach out of the picture
 synthetic:rings     rings and wobbly blobs: boundaries are everything
 synthetic:stripes   lines one pixel wide, which a coarse stride cannot see
 synthetic:cells     touching cells under a microscope
@@ -27,8 +28,9 @@ from typing import overload
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Float64
 
+from masklet.data.categories import PERSON
 from masklet.data.pairs import Samples
 from masklet.data.rgbd import encoded
 from masklet.ops.hha import kinect
@@ -49,6 +51,7 @@ class Canvas:
     image: np.ndarray = field(init=False)
     labels: np.ndarray = field(init=False)
     objects: list[tuple[np.ndarray, int]] = field(default_factory=list)
+    points: list[np.ndarray] = field(default_factory=list)  # x y of every keypoint, for each object that has some
     depth: np.ndarray | None = None  # metres
 
     def __post_init__(self) -> None:
@@ -145,6 +148,58 @@ def rods(c: Canvas) -> None:
         along = c.rng.uniform(-0.03, 0.03) * c.side
         rod = c.box(cy + along * math.sin(angle), cx + along * math.cos(angle), half, thick, angle)
         c.paint(rod, color + c.rng.uniform(-0.1, 0.1, 3), 1, thing=True)
+
+
+def stickmen(c: Canvas) -> None:
+    """People who look at the viewer: their left is on the right. Sleeves and trousers end at elbows and knees."""
+    c.paint(np.ones(c.size, bool), (ground := c.color()), 0)
+    count = int(c.rng.integers(1, 4))
+    for spot in c.rng.permutation(count):
+        head = c.side * c.rng.uniform(0.1, 0.125)  # a person is eight heads high
+        top = c.rng.uniform(-0.05, 0.15) * c.side
+        cx = c.size[1] * (spot + 0.5) / count + c.rng.uniform(-0.05, 0.05) * c.side
+        joints = _joints(c.rng, top, cx, head)
+        shirt, trousers, skin = c.color(ground), c.color(ground), c.color(ground)
+        parts = [
+            *((_limb(c, joints[i], joints[j], 0.42 * head), skin) for i, j in ((7, 9), (8, 10), (13, 15), (14, 16))),
+            *((_limb(c, joints[i], joints[j], 0.5 * head), trousers) for i, j in ((11, 13), (12, 14), (11, 12))),
+            (_limb(c, joints[5:7].mean(0), joints[11:13].mean(0), 1.1 * head), shirt),
+            *((_limb(c, joints[i], joints[j], 0.42 * head), shirt) for i, j in ((5, 7), (6, 8), (5, 6))),
+            (c.ellipse(joints[0, 1], joints[0, 0], 0.5 * head, 0.6 * head, 0.0), skin),
+        ]
+        c.paint(np.logical_or.reduce([mask for mask, _ in parts]), skin, 1, thing=True)
+        for mask, color in parts:
+            c.paint(mask, color, 1, rough=0.03)
+        c.image[_limb(c, joints[1], joints[2], 0.15 * head)] = np.clip(skin - 0.4, 0, 1)  # eyes
+        c.points.append(joints)
+
+
+def _limb(c: Canvas, a: np.ndarray, b: np.ndarray, thick: float) -> Mask:
+    """What is nearer to the line from `a` to `b` than half of `thick`."""
+    along = b - a
+    share = (((c.x - a[0]) * along[0] + (c.y - a[1]) * along[1]) / max(float(along @ along), 1e-6)).clip(0, 1)
+    return np.hypot(c.x - a[0] - share * along[0], c.y - a[1] - share * along[1]) <= thick / 2
+
+
+def _joints(rng: np.random.Generator, top: float, cx: float, head: float) -> Float64[np.ndarray, "17 2"]:
+    """x, y of COCO's joints of a person; every other one is the left one, on the right of the picture."""
+    out = np.zeros((17, 2))
+    out[0] = cx, top + 0.6 * head
+    sides = ((1, 1.0), (2, -1.0))
+    for first, side in sides:
+        out[first] = cx + side * 0.2 * head, top + 0.45 * head
+        out[first + 2] = cx + side * 0.45 * head, top + 0.55 * head
+        shoulder = out[first + 4] = np.array([cx + side * 0.75 * head, top + 1.6 * head])
+        hip = out[first + 10] = np.array([cx + side * 0.45 * head, top + 4.1 * head])
+        for start, joint, swing, length in (
+            (shoulder, first + 6, (0.1, 1.6), 1.4),
+            (hip, first + 12, (-0.1, 0.6), 1.8),
+        ):
+            angle = rng.uniform(*swing)
+            out[joint] = start + length * head * np.array([side * math.sin(angle), math.cos(angle)])
+            angle += rng.uniform(-0.1, 0.9) if start is shoulder else rng.uniform(-0.4, 0.1)
+            out[joint + 2] = out[joint] + 0.9 * length * head * np.array([side * math.sin(angle), math.cos(angle)])
+    return out
 
 
 def rings(c: Canvas) -> None:
@@ -293,16 +348,19 @@ class Kind:
     stuff: int = 1  # the first so many classes are no objects
     size: tuple[int, int] = (96, 96)
     deep: bool = False  # draws a depth image too
+    keypoints: tuple[str, ...] = ()
 
     @property
     def classes(self) -> Classes:
-        return Classes(self.names, things=tuple(i >= self.stuff for i in range(len(self.names))))
+        things = tuple(i >= self.stuff for i in range(len(self.names)))
+        return Classes(self.names, things=things, keypoints=self.keypoints)
 
 
 KINDS = MappingProxyType(
     {
         "shapes3": Kind(shapes3, ("background", "disc", "square", "triangle")),
         "rods": Kind(rods, ("background", "rod"), size=(128, 128)),
+        "stickmen": Kind(stickmen, ("background", "person"), size=(128, 128), keypoints=PERSON),
         "rings": Kind(rings, ("background", "ring", "blob")),
         "stripes": Kind(stripes, ("background", "stripe"), stuff=2, size=(64, 64)),
         "cells": Kind(cells, ("background", "cell"), size=(128, 128)),
@@ -362,6 +420,9 @@ class Synthetic(Samples):
             dense = np.stack([mask for mask, _ in objects]) if objects else np.zeros((0, *self.size), bool)
             labels = torch.tensor([label for _, label in objects], dtype=torch.int64)
             instances = Instances.from_masks(Masks.from_dense(torch.from_numpy(dense)), labels, self.classes)
+            if self.kind.keypoints:
+                points = [xy for (mask, _), xy in zip(canvas.objects, canvas.points, strict=True) if mask.any()]
+                instances = replace(instances, keypoints=_seen(points, dense))
         return Sample(
             torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             name=f"{self.name}_{split}_{number:04d}",
@@ -373,6 +434,17 @@ class Synthetic(Samples):
 
     def _depth(self, metres: np.ndarray) -> Float32[torch.Tensor, "d h w"]:
         return encoded(torch.from_numpy(metres)[None], self.depth_as or "metres")
+
+
+def _seen(points: list[np.ndarray], masks: Bool[np.ndarray, "n h w"]) -> Float32[torch.Tensor, "n k 3"]:
+    """Points with what is visible of them: 2 on their object, 1 where another one covers it, 0 outside the picture."""
+    xy = np.stack(points)
+    (height, width), column, row = masks.shape[1:], *np.floor(xy).astype(np.int64).transpose(2, 0, 1)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    own = np.arange(len(masks))[:, None]
+    on = masks[own, row.clip(0, height - 1), column.clip(0, width - 1)]
+    found = np.concatenate([xy, (1.0 + on)[..., None]], 2) * inside[..., None]
+    return torch.from_numpy(found.astype(np.float32))
 
 
 def synthetic(
