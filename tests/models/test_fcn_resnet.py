@@ -10,6 +10,10 @@ from torch import nn
 
 import masklet
 from masklet.models import build
+from masklet.parts.heads import JoinedFCNHead
+from masklet.structures.errors import UserError
+from masklet.weights import recognise
+from masklet.weights.way_back import named_as
 
 
 def randomise(model: nn.Module) -> nn.Module:
@@ -64,3 +68,52 @@ def test_loss_is_torchvisions(pair):
         out, losses = theirs(ours.normalize(x)), ours.loss(x, targets)
     assert losses["main"].item() == pytest.approx(F.cross_entropy(out["out"], targets, ignore_index=255).item())
     assert losses["aux"].item() == pytest.approx(0.5 * F.cross_entropy(out["aux"], targets, ignore_index=255).item())
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "tensors"), [("fcn_resnet50", 49_497_734, 358), ("fcn_resnet101", None, 664)]
+)
+def test_mmsegmentations_layout(name, count, tensors):
+    """Its published number of parameters and of tensors, its names, there and back."""
+    with torch.device("meta"):
+        model = build(name, num_classes=19, layout="mmseg", aux_weight=0.4)
+        theirs = named_as(model, "openmmlab")
+        assert len(theirs) == tensors
+        assert count is None or sum(p.numel() for p in model.parameters()) == count
+        assert {"backbone.stem.0.weight", "decode_head.conv_cat.bn.bias", "auxiliary_head.convs.0.conv.weight"} <= {
+            *theirs
+        }
+        assert recognise(theirs)[0] == "openmmlab"
+        again = masklet.load(name, weights=theirs)
+        assert again.spec == model.spec
+        other = "fcn_resnet101" if name == "fcn_resnet50" else "fcn_resnet50"
+        with pytest.raises(UserError, match=f"the state dict holds weights of openmmlab for {name}, not for {other}"):
+            masklet.load(other, weights=theirs)
+        del theirs["decode_head.conv_cat.conv.weight"]
+        with pytest.raises((UserError, KeyError)):
+            masklet.load(name, weights=theirs, num_classes=19)
+
+
+def test_the_head_joins_its_input_first():
+    """cat([x, convs(x)]), as mmsegmentation's FCNHead; the other order is another head."""
+    head = randomise(JoinedFCNHead(6, 4, 3)).eval()
+    x = torch.rand(2, 6, 9, 11)
+    layer = lambda part, x: F.relu(  # noqa: E731
+        F.batch_norm(
+            F.conv2d(x, part[0].weight, padding=1),
+            *(getattr(part[1], n) for n in ("running_mean", "running_var", "weight", "bias")),
+        )
+    )
+    with torch.inference_mode():
+        found = layer(head.second, layer(head.first, x))
+        want, wrong = (
+            F.conv2d(layer(head.join, torch.cat(maps, 1)), head.classifier.weight, head.classifier.bias)
+            for maps in ([x, found], [found, x])
+        )
+        torch.testing.assert_close(head(x), want)
+        assert (wrong - want).abs().max() > 0.1 * want.std()
+
+
+def test_unknown_layout():
+    with pytest.raises(UserError, match="fcn_resnet50 has no layout 'mmsge'; choose from torchvision, mmseg"):
+        build("fcn_resnet50", layout="mmsge")

@@ -135,7 +135,7 @@ def test_names_without_weights(tmp_path, monkeypatch):
         == "unknown weights 'streets'; did you mean 'street'? masklet weights list shows them all"
     )
     assert message(load, "fcn_resnet50") == (
-        "fcn_resnet50 comes without weights; load('fcn_resnet50_coco'), "
+        "fcn_resnet50 comes without weights; load('fcn_resnet50_coco'), load('fcn_resnet50_cityscapes'), "
         "give a file, load('fcn_resnet50', weights=...), or start with build"
     )
     monkeypatch.setattr("masklet.weights.catalog.BUNDLED", tmp_path)

@@ -1,8 +1,9 @@
-"""FCN on a dilated ResNet: the modern baseline, equal to torchvision's `fcn_resnet50` and `fcn_resnet101`."""
+"""FCN on a dilated ResNet: the modern baseline, as torchvision and mmsegmentation have it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -10,10 +11,18 @@ from torch import Tensor, nn
 
 from masklet.models.base import pixel_losses, predict_semantic, upsample
 from masklet.parts.backbones import build_backbone
-from masklet.parts.heads import FCNHead
+from masklet.parts.heads import FCNHead, JoinedFCNHead
 from masklet.parts.losses import cross_entropy
 from masklet.parts.norm import IMAGENET, Normalize
 from masklet.structures import Classes, SemanticMap
+from masklet.structures.errors import UserError
+
+LAYOUTS: Mapping[str, tuple[Callable[[int, int, int], nn.Module], Mapping[str, Any]]] = MappingProxyType(
+    {  # the head, and how the lineage builds its ResNet
+        "torchvision": (FCNHead, {}),
+        "mmseg": (JoinedFCNHead, {"stem": "deep", "stem_width": 32, "contract_dilation": True}),
+    }
+)
 
 
 class FCNResNet(nn.Module):
@@ -45,17 +54,28 @@ class FCNResNet(nn.Module):
         return predict_semantic(self, images)
 
 
-def fcn_resnet50(num_classes: int = 21, aux_weight: float = 0.5, output_stride: int = 8) -> FCNResNet:
-    """FCN on ResNet-50: 35,322,218 parameters with 21 classes and the auxiliary head (`aux_weight=0`: without)."""
-    return _fcn_resnet("resnet50", num_classes, aux_weight, output_stride)
+def fcn_resnet50(
+    num_classes: int = 21, aux_weight: float = 0.5, output_stride: int = 8, layout: str = "torchvision"
+) -> FCNResNet:
+    """FCN on ResNet-50: 35,322,218 parameters with 21 classes and the auxiliary head (`aux_weight=0`: without).
+
+    `layout` is whose weights it can take: "torchvision", or "mmseg" with a deep stem and a head of three convolutions.
+    """
+    return _fcn_resnet("resnet50", num_classes, aux_weight, output_stride, layout)
 
 
-def fcn_resnet101(num_classes: int = 21, aux_weight: float = 0.5, output_stride: int = 8) -> FCNResNet:
-    """FCN on ResNet-101: 54,314,346 parameters with 21 classes and the auxiliary head."""
-    return _fcn_resnet("resnet101", num_classes, aux_weight, output_stride)
+def fcn_resnet101(
+    num_classes: int = 21, aux_weight: float = 0.5, output_stride: int = 8, layout: str = "torchvision"
+) -> FCNResNet:
+    """FCN on ResNet-101: 54,314,346 parameters with 21 classes and the auxiliary head; `layout` as for ResNet-50."""
+    return _fcn_resnet("resnet101", num_classes, aux_weight, output_stride, layout)
 
 
-def _fcn_resnet(name: str, num_classes: int, aux_weight: float, output_stride: int) -> FCNResNet:
-    backbone = build_backbone(name, output_stride=output_stride)
-    head, aux_head = (FCNHead(c, c // 4, num_classes) for c in (backbone.channels["c5"], backbone.channels["c4"]))
-    return FCNResNet(backbone, head, aux_head if aux_weight else None, aux_weight)
+def _fcn_resnet(name: str, num_classes: int, aux_weight: float, output_stride: int, layout: str) -> FCNResNet:
+    if layout not in LAYOUTS:
+        raise UserError(f"fcn_{name} has no layout {layout!r}", hint=f"choose from {', '.join(LAYOUTS)}")
+    make_head, style = LAYOUTS[layout]
+    backbone = build_backbone(name, output_stride=output_stride, **style)
+    deep, early = backbone.channels["c5"], backbone.channels["c4"]
+    aux_head = FCNHead(early, early // 4, num_classes) if aux_weight else None
+    return FCNResNet(backbone, make_head(deep, deep // 4, num_classes), aux_head, aux_weight)

@@ -209,6 +209,10 @@ def _deeplabv3plus(depth: int) -> dict[str, Any]:
     return {**_pspnet(depth), "output_stride": 8, "separable": True}
 
 
+def _fcn() -> dict[str, Any]:
+    return {"layout": "mmseg", "aux_weight": 0.4}
+
+
 def _swin(size: str) -> dict[str, Any]:
     return {"backbone": f"swin_{size}", "window": 7, "channels": 512, "aux_channels": 256, "aux_weight": 0.4}
 
@@ -263,6 +267,17 @@ MMSEG = (
     (
         *("pspnet_resnet101_voc", "pspnet", _pspnet(101), "PASCAL VOC 2012", VOC, {"miou": 0.7852}),
         "pspnet/pspnet_r101-d8_512x512_40k_voc12aug/pspnet_r101-d8_512x512_40k_voc12aug_20200613_161222-bc933b18.pth",
+    ),
+    *(
+        (
+            *(f"fcn_resnet{depth}_cityscapes", f"fcn_resnet{depth}", _fcn(), "Cityscapes", CITYSCAPES, {"miou": miou}),
+            f"fcn/fcn_r{depth}-d8_512x1024_{end.partition('_')[0]}_cityscapes/"
+            f"fcn_r{depth}-d8_512x1024_{end.replace('_', '_cityscapes_', 1)}.pth",
+        )
+        for depth, miou, end in (
+            (50, 0.7361, "80k_20200606_113019-03aa804d"),
+            (101, 0.7513, "80k_20200606_113038-3fb937eb"),
+        )
     ),
     (
         *("unet_cityscapes", "unet", MMSEG_UNET, "Cityscapes", CITYSCAPES, {"miou": 0.691}),

@@ -1,4 +1,4 @@
-"""Weights of OpenMMLab's mmsegmentation: PSPNet, DeepLab, UPerNet on Swin and ResNetV1c, U-Net."""
+"""Weights of OpenMMLab's mmsegmentation: FCN and PSPNet on ResNetV1c, DeepLab, UPerNet on Swin and ResNetV1c, U-Net."""
 
 from __future__ import annotations
 
@@ -70,6 +70,19 @@ DEEPLABV3PLUS = (
     *_separable(rf"{FUSE}\.1", "head.fuse2"),
     Rule(r"decode_head\.conv_seg\.(.+)", r"head.classifier.\1"),
     *DEEPLABV3,
+)
+
+
+FCN = (
+    *deep_stem(r"backbone\.stem"),
+    Rule(r"backbone\.layer([1-4])\.(.+)", r"backbone.layer\1.\2"),
+    *(
+        Rule(rf"decode_head\.{theirs}\.{layer}\.(.+)", rf"head.{ours}.{number}.\1")
+        for theirs, ours in ((r"convs\.0", "first"), (r"convs\.1", "second"), ("conv_cat", "join"))
+        for number, layer in enumerate(("conv", "bn"))
+    ),
+    Rule(r"decode_head\.conv_seg\.(.+)", r"head.classifier.\1"),
+    *AUX,
 )
 
 
@@ -157,6 +170,10 @@ def _pspnet_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     return {**_classes_and_aux(tensors), "backbone": resnet_depth(tensors, "backbone."), "layout": "mmseg"}
 
 
+def _fcn_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    return {**_classes_and_aux(tensors), "layout": "mmseg"}
+
+
 def _deeplabv3plus_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     return {**_pspnet_options(tensors), "output_stride": 8, "separable": True}
 
@@ -234,6 +251,21 @@ ORIGIN = Origin(
             DEEPLABV3,
             _pspnet_options,
             without=(r"decode_head\.c1_bottleneck\..+",),
+        ),
+        *(
+            Layout(
+                (f"fcn_resnet{depth}",),
+                (
+                    r"backbone\.stem\.0\.weight",
+                    r"decode_head\.conv_cat\.conv\.weight",
+                    r"decode_head\.convs\.1\.conv\.weight",
+                    rf"backbone\.layer3\.{last}\.conv3\.weight",
+                ),
+                FCN,
+                _fcn_options,
+                without=(rf"backbone\.layer3\.{last + 1}\..+",),
+            )
+            for depth, last in ((50, 5), (101, 22))
         ),
         Layout(
             ("unet",),
