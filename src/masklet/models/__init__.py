@@ -64,7 +64,9 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "fcn_resnet50": System("fcn_resnet:fcn_resnet50", ("semantic",), "FCN head on a dilated ResNet-50"),
         "fcn_resnet101": System("fcn_resnet:fcn_resnet101", ("semantic",), "FCN head on a dilated ResNet-101"),
         "htc": System(
-            "htc:htc", ("detection", "instance"), "Boxes and masks refined in turns, and pixels beside them (Chen, 2019)"
+            "htc:htc",
+            ("detection", "instance"),
+            "Boxes and masks refined in turns, and pixels beside them (Chen, 2019)",
         ),
         "integral_loss_rcnn": System(
             "cascade_rcnn:integral_loss_rcnn", ("detection",), "Faster R-CNN with judges of several strictnesses"
@@ -85,6 +87,15 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "sam_vit_b": System("sam:sam_vit_b", ("promptable",), "Masks for clicks, boxes and rough masks (SAM, 2023)"),
         "sam_vit_l": System("sam:sam_vit_l", ("promptable",), "SAM with an encoder three times as large"),
         "sam_vit_h": System("sam:sam_vit_h", ("promptable",), "SAM with its largest encoder"),
+        "sam2": System("sam2:sam2", ("promptable", "video"), "Masks for prompts in images and videos, on any backbone"),
+        "sam2_hiera_tiny": System(
+            "sam2:sam2_hiera_tiny", ("promptable", "video"), "Prompts in images and videos (SAM 2, 2024)"
+        ),
+        "sam2_hiera_small": System("sam2:sam2_hiera_small", ("promptable", "video"), "SAM 2 with four blocks more"),
+        "sam2_hiera_base_plus": System(
+            "sam2:sam2_hiera_base_plus", ("promptable", "video"), "SAM 2 with an encoder twice as large"
+        ),
+        "sam2_hiera_large": System("sam2:sam2_hiera_large", ("promptable", "video"), "SAM 2 with its largest encoder"),
         "rotated_mask_rcnn": System(
             "rotated_mask_rcnn:rotated_mask_rcnn",
             ("detection", "instance"),
@@ -99,7 +110,7 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "unet": System("unet:unet", ("semantic",), "Encoder and decoder joined by skips (Ronneberger et al., 2015)"),
     }
 )
-TASKS = ("semantic", "detection", "instance", "keypoints", "promptable")
+TASKS = ("semantic", "detection", "instance", "keypoints", "promptable", "video")
 START_ONLY = ("weights", "backbone_weights")  # options that say where training starts; a checkpoint has no use for them
 
 

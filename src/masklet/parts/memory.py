@@ -76,11 +76,13 @@ class RotaryAttention(nn.Module):
     def split(self, x: Float[Tensor, "n s d"]) -> Float[Tensor, "n heads s e"]:
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
-    def placed(self, x: Float[Tensor, "n heads t e"], angles: Float[Tensor, "s e2"]) -> Float[Tensor, "n heads t e"]:
-        """Turned by their place on the map; what is left after whole maps (pointers) has no place."""
+    def placed(
+        self, x: Float[Tensor, "n heads t e"], angles: Float[Tensor, "s e2"], maps: int
+    ) -> Float[Tensor, "n heads t e"]:
+        """The pixels of the first `maps` maps turned by their place; pointers, which follow, have none."""
         if not self.rotary:
             return x
-        maps, s = x.shape[2] // len(angles), len(angles)
+        s = len(angles)
         on_maps = turned(x[:, :, : maps * s].unflatten(2, (maps, s)), angles).flatten(2, 3)
         return on_maps if maps * s == x.shape[2] else torch.cat([on_maps, x[:, :, maps * s :]], 2)
 
@@ -90,9 +92,11 @@ class RotaryAttention(nn.Module):
         k: Float[Tensor, "n t cm"],
         v: Float[Tensor, "n t cm"],
         angles: Float[Tensor, "s e2"],
+        maps: int = 1,
     ) -> Float[Tensor, "n s c"]:
-        queries = self.placed(self.split(self.q(q)), angles)
-        keys = self.placed(self.split(self.k(k)), angles)
+        """Keys and values are the pixels of `maps` maps, one after the other, and then pointers."""
+        queries = self.placed(self.split(self.q(q)), angles, 1)
+        keys = self.placed(self.split(self.k(k)), angles, maps)
         if self.v.in_features < self.v.out_features and not torch.is_grad_enabled() and q.device.type == "cpu":
             return self._with_narrow_values(queries, keys, v)
         drop = self.dropout if self.training else 0.0
@@ -146,12 +150,13 @@ class MemoryLayer(nn.Module):
         keys: Float[Tensor, "n t cm"],
         values: Float[Tensor, "n t cm"],
         angles: Float[Tensor, "s e2"],
+        maps: int,
     ) -> Float[Tensor, "n s c"]:
         if self.own is not None and self.norm1 is not None:
             normed = self.norm1(x)
             x = x + self.drop(self.own(normed, normed, normed, angles))
         if self.memory is not None and self.norm2 is not None:
-            x = x + self.drop(self.memory(self.norm2(x), keys, values, angles))
+            x = x + self.drop(self.memory(self.norm2(x), keys, values, angles, maps))
         return x + self.drop(self.linear2(self.drop(self.linear1(self.norm3(x)).relu())))
 
 
@@ -195,7 +200,7 @@ class MemoryAttention(nn.Module):
         keys, values = recalled.keys(), recalled.values()
         angles = rotary_angles(*size, self.head_channels, x.device)
         for layer in self.layers:
-            x = layer(x, keys, values, angles)
+            x = layer(x, keys, values, angles, recalled.maps.shape[1])
         return self.norm(x).transpose(1, 2).unflatten(2, size)
 
 

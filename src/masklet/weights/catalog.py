@@ -16,8 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from masklet.data.ade20k import CLASSES as ADE20K
+from masklet.data.categories import COCO
 from masklet.data.cityscapes import CLASSES as CITYSCAPES
 from masklet.data.voc import CLASSES as VOC
+from masklet.models.faster_rcnn import MSRA
 from masklet.parts.backbones.efficientnet_lite import LITE
 from masklet.parts.norm import IMAGENET, TENSORFLOW, Pixels
 from masklet.structures import Classes
@@ -325,7 +327,51 @@ def _openmmlab() -> Iterator[Entry]:
         )
 
 
+# mmdetection: name, system, further options, score of masks and boxes on COCO val2017, folder and file
+MMDETECTION = "https://download.openmmlab.com/mmdetection/v2.0/"
+MMDET = (
+    (
+        *("cascade_mask_rcnn_resnet50_coco", "cascade_mask_rcnn", {}, 0.359, 0.412),
+        "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x_coco/cascade_mask_rcnn_r50_fpn_1x_coco_20200203-9d4dcb24.pth",
+    ),
+    (
+        *("htc_resnet50_coco", "htc", {"stuff_classes": 183}, 0.374, 0.423),
+        "htc/htc_r50_fpn_1x_coco/htc_r50_fpn_1x_coco_20200317-7332cf16.pth",
+    ),
+)
+
+
+def _mmdet() -> Iterator[Entry]:
+    for name, model, options, masks, boxes, file in MMDET:
+        yield Entry(
+            name,
+            f"80 kinds of everyday objects with masks, {model}",
+            "COCO",
+            url=MMDETECTION + file,
+            sha256=_digits(file),
+            model=model,
+            options={"backbone": "resnet50", "style": "mmdet_cascade", **options, "num_classes": len(COCO)},
+            classes=COCO,
+            scores={"ap": masks, "box_ap": boxes},
+            source=f"mmdetection, configs/{file.partition('/')[0]}/README.md",
+        )
+
+
 def _detectron2() -> Iterator[Entry]:
+    yield Entry(
+        "cascade_mask_rcnn_resnet50_coco_3x",
+        "80 kinds of everyday objects with masks, cascade_mask_rcnn",
+        "COCO",
+        "CC-BY-SA-3.0",
+        pixels=MSRA,
+        url="https://dl.fbaipublicfiles.com/detectron2/Misc/cascade_mask_rcnn_R_50_FPN_3x/144998488/"
+        "model_final_480dd8.pkl",
+        model="cascade_mask_rcnn",
+        options={"backbone": "resnet50", "style": "detectron2", "num_classes": len(COCO)},
+        classes=COCO,
+        scores={"ap": 0.385, "box_ap": 0.443},
+        source="detectron2, MODEL_ZOO.md",
+    )
     yield Entry(
         "deeplabv3plus_resnet103_cityscapes",
         f"{SCENES['Cityscapes']}, deeplabv3plus with a deep stem",
@@ -381,6 +427,52 @@ def _sam() -> Iterator[Entry]:
         )
 
 
+# SAM 2: name of the size, J&F on SA-V test of version 2.1 and 2, sha256 of both files (as micro-sam publishes them)
+SAM2 = (
+    (
+        *("tiny", 0.765, 0.750),
+        "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+        "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
+    ),
+    (
+        *("small", 0.766, 0.749),
+        "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+        "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
+    ),
+    (
+        *("base_plus", 0.782, 0.747),
+        "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+        "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
+    ),
+    (
+        *("large", 0.795, 0.760),
+        "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+        "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
+    ),
+)
+
+
+def _sam2() -> Iterator[Entry]:
+    for size, newer, older, *digests in SAM2:
+        for version, day, score, digest in (
+            ("2.1", "092824", newer, digests[0]),
+            ("2", "072824", older, digests[1]),
+        ):
+            yield Entry(
+                f"sam{float(version)}_hiera_{size}",  # 2.0: without it, it is a builder's name
+                "Anything that is clicked on, boxed or drawn, in images and through videos",
+                "SA-V",
+                url=f"https://dl.fbaipublicfiles.com/segment_anything_2/{day}/sam{version}_hiera_{size}.pt",
+                sha256=digest,
+                model=f"sam2_hiera_{size}",
+                options={"version": version, "num_classes": 1},
+                classes=Classes(("object",)),
+                scores={"jf": score},
+                source="sam2, README.md",
+                started_from="SA-1B",
+            )
+
+
 def _digits(file: str) -> str:
     """The first digits of the sha256, which the publisher puts at the end of the name."""
     return file.rpartition("-")[2].partition(".")[0]
@@ -389,7 +481,7 @@ def _digits(file: str) -> str:
 CATALOG: Mapping[str, Entry] = MappingProxyType(
     {
         entry.name: entry
-        for entries in (_bundled(), _torchvision(), _openmmlab(), _detectron2(), _sam())
+        for entries in (_bundled(), _torchvision(), _openmmlab(), _mmdet(), _detectron2(), _sam(), _sam2())
         for entry in entries
     }
 )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from masklet.weights import from_sam
 from masklet.weights.from_openmmlab import swin_options, upernet, upernet_options
+from masklet.weights.from_sam2 import TRANSFORMERS_LAYOUTS as SAM2
 from masklet.weights.remap import Layout, Origin, Rule
 
 BODY = r"backbone\.(?:swin\.)?"
@@ -74,6 +75,7 @@ ORIGIN = Origin(
     (
         Layout(("upernet",), (*MARKS, V2_MARK), (*SWIN_V2, *HEADS), _v2_options),
         Layout(("upernet",), MARKS, (*SWIN, *HEADS), _options, without=(V2_MARK,)),
+        *SAM2,
         *from_sam.TRANSFORMERS_LAYOUTS,
     ),
 )
