@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import masklet
 import sam_oracle
+import sam_peers
 from conftest import shared
 from masklet.models import build
 from masklet.models.prompting import ask, coarse, enlarged
@@ -18,58 +17,16 @@ from masklet.parts.backbones.vit import attend, offsets
 from masklet.structures import Prompt
 from masklet.structures.errors import UserError
 from masklet.weights import remap
-from masklet.weights.from_sam import TRANSFORMERS
-
-TINY = {
-    **{"side": 64, "channels": 32, "decoder_heads": 4, "decoder_hidden": 48, "iou_hidden": 24, "mask_channels": 8},
-    **{"width": 24, "depth": 3, "heads": 2, "patch": 4, "window": 5, "whole": (1,)},
-}
-
-
-def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A smooth picture of bytes (H, W, 3)."""
-    coarse = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(seed))
-    fine = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)[0]
-    return (fine.permute(1, 2, 0) * 255).round().byte().numpy()
 
 
 @pytest.fixture(scope="module")
 def peer():
-    from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
-
-    torch.manual_seed(0)
-    vision = SamVisionConfig(
-        **{"hidden_size": 24, "output_channels": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "mlp_dim": 96},
-        **{"image_size": 64, "patch_size": 4, "window_size": 5, "global_attn_indexes": [1], "num_pos_feats": 16},
-    )
-    prompts = SamPromptEncoderConfig(hidden_size=32, image_size=64, patch_size=4, mask_input_channels=8)
-    decoder = SamMaskDecoderConfig(
-        **{"hidden_size": 32, "mlp_dim": 48, "num_attention_heads": 4, "iou_head_hidden_dim": 24},
-        layer_norm_eps=1e-5,  # that of the authors; transformers' 1e-6 is another network
-    )
-    model = SamModel(SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder))
-    for name, value in model.named_parameters():
-        if value.ndim < 2 and "norm" in name and name.endswith("weight"):
-            nn.init.uniform_(value, 0.7, 1.3)
-        else:
-            nn.init.normal_(value, std=0.2 if value.ndim > 1 else 0.1)
-    model.shared_image_embedding.positional_embedding.data.normal_()
-    return model.eval()
+    return sam_peers.peer()
 
 
 @pytest.fixture(scope="module")
 def ours(peer):
-    model = build("sam_vit_b", **TINY)
-    remap.fill(model, peer.state_dict(), TRANSFORMERS)
-    return model.eval()
-
-
-def processor(pad: int = 64):
-    from transformers import SamImageProcessor, SamProcessor
-
-    sizes = {"size": {"longest_edge": 64}, "pad_size": {"height": pad, "width": pad}}
-    masks = {"mask_size": {"longest_edge": 16}, "mask_pad_size": {"height": 16, "width": 16}}
-    return SamProcessor(SamImageProcessor(**sizes, **masks))
+    return sam_peers.ours(peer)
 
 
 def close(mine: torch.Tensor, want: torch.Tensor, allowed: float = 1e-4) -> None:
@@ -80,7 +37,7 @@ def close(mine: torch.Tensor, want: torch.Tensor, allowed: float = 1e-4) -> None
 @pytest.mark.parametrize("size", [(64, 64), (37, 50), (91, 63), (128, 33)])
 @torch.inference_mode()
 def test_transformers_says_the_same(peer, ours, size):
-    image, prepare = photo(*size), processor()
+    image, prepare = sam_peers.photo(*size), sam_peers.processor()
     points, labels = [[[9.0, 7.0], [20.5, 30.25]], [[3.0, 2.0], [11.0, 8.0]]], [[1, 0], [1, 1]]
     inputs = prepare(image, input_points=[points], input_labels=[labels], return_tensors="pt")
     images = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
@@ -144,7 +101,7 @@ def test_relative_positions_in_pieces_are_what_they_are_at_once():
 
 @torch.inference_mode()
 def test_prompts_of_all_kinds_together_and_alone(ours):
-    embedding = ours.embed(torch.from_numpy(photo(40, 60)).permute(2, 0, 1)[None] / 255)
+    embedding = ours.embed(torch.from_numpy(sam_peers.photo(40, 60)).permute(2, 0, 1)[None] / 255)
     drawn = torch.zeros(1, 40, 60, dtype=torch.bool)
     drawn[:, 5:20, 8:30] = True
     prompts = [
@@ -171,7 +128,7 @@ def test_prompts_of_all_kinds_together_and_alone(ours):
     refined = ours.prompt(embedding, prompts[:1], together.best[:1])
     assert refined.chosen.tolist() == [0]  # with an answer to start from it is no longer unclear
     assert not torch.equal(refined.best, together.best[:1])
-    want = ours.predict(photo(40, 60), prompts)
+    want = ours.predict(sam_peers.photo(40, 60), prompts)
     assert torch.equal(want.masks.dense(), together.dense())
 
 
@@ -215,7 +172,7 @@ def test_a_drawn_mask_becomes_logits_where_the_image_lies(ours):
 )
 def test_prompts_that_make_no_sense(ours, prompt, message):
     with pytest.raises(UserError, match="^" + re.escape(message) + "$"):
-        ours.predict(photo(40, 60), prompt)
+        ours.predict(sam_peers.photo(40, 60), prompt)
 
 
 def test_options_that_make_no_sense(ours):
@@ -224,7 +181,7 @@ def test_options_that_make_no_sense(ours):
     with pytest.raises(UserError, match="the embedding holds 2 images; ask about one"):
         ours.prompt(ours.embed(torch.rand(2, 3, 8, 8)), Prompt(torch.tensor([[1.0, 2.0]])))
     with pytest.raises(UserError, match=r"^2 images; prompts belong to one image$"):
-        ours.predict([photo(8, 8), photo(8, 8)], Prompt(torch.tensor([[1.0, 2.0]])))
+        ours.predict([sam_peers.photo(8, 8), sam_peers.photo(8, 8)], Prompt(torch.tensor([[1.0, 2.0]])))
 
 
 @pytest.mark.parametrize(("size", "count"), [("b", 93735472), ("l", 312342832), ("h", 641090608)])

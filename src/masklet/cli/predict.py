@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from masklet.cli.group import Mistake, options
+from masklet.cli.prompts import is_promptable, things_of
 from masklet.cli.report import Json, Report, progress_bar
 from masklet.cli.shared import Batch, Crf, Device, Flip, Model, Precision, Scales, Tile, Weights, ready
 from masklet.cli.words import choices, numbers, one_of
@@ -40,7 +42,23 @@ def predict(
     camera: Annotated[
         str | None, typer.Option(help="That of the depth, fx,fy,cx,cy in pixels; a Kinect if left out.")
     ] = None,
-    threshold: Annotated[float, typer.Option(help="Leave out objects with a lower score.")] = 0.5,
+    threshold: Annotated[
+        float | None, typer.Option(help="Leave out objects with a lower score: 0.5, without prompts the system's own.")
+    ] = None,
+    point: Annotated[
+        list[str] | None, typer.Option(help="X,Y of an object, X,Y,0: not this. With :NAME where there are several.")
+    ] = None,
+    box: Annotated[list[str] | None, typer.Option(help="X0,Y0,X1,Y1 around an object, or with :NAME.")] = None,
+    mask: Annotated[list[str] | None, typer.Option(help="Picture of a rough mask (not 0), or with :NAME.")] = None,
+    scribble: Annotated[
+        list[str] | None, typer.Option(help="Picture of strokes: 1 or 255 the object, 2 or 128 not; or with :NAME.")
+    ] = None,
+    grid: Annotated[
+        int | None, typer.Option(min=1, help="Without prompts: so many clicks a side look for objects (32).")
+    ] = None,
+    sharpen: Annotated[
+        bool, typer.Option("--sharpen", help="Draw borders of prompted masks where colours change (graph cut).")
+    ] = False,
     precision: Precision = "auto",
     device: Device = "auto",
     batch: Batch = 1,
@@ -48,6 +66,9 @@ def predict(
     json: Json = False,
 ) -> Report:
     """Masks for files, folders, globs ('photos/*.jpg') and videos.
+
+    Models that take prompts (sam_..., sam2_..., and grabcut, which needs no weights) answer --point, --box, --mask and
+    --scribble on one picture; without them they look for all objects of every picture.
 
     Writes overlays, index pictures (the value of a pixel is its class), coco.json, summary.json and report.html.
     Pictures that cannot be read are left out and named at the end; the exit code is then 2.
@@ -61,7 +82,15 @@ def predict(
     kinds = choices(formats, "--formats", (*FORMATS, "overlay.png"))
     found = collect(inputs, videos=True)[0][:limit]
     _all_there(found)
-    loaded, where = (model, device) if weights is None else ready(model, weights, device)
+    said = things_of(point or (), box or (), mask or (), scribble or ())
+    if said or model == "grabcut" or is_promptable(model):
+        loaded, where = _asked(model, weights, device, found, said, grid, threshold, sharpen)
+        least = None
+    else:
+        if grid is not None or sharpen:
+            raise Mistake(f"{model} takes no prompts", "leave out --grid and --sharpen")
+        loaded, where = (model, device) if weights is None else ready(model, weights, device)
+        least = 0.5 if threshold is None else threshold
     with progress_bar("predicting") as progress:
         written = predict_files(
             loaded,
@@ -74,7 +103,7 @@ def predict(
             scales=sizes,
             crf=crf,
             long_side=long_side,
-            threshold=threshold,
+            threshold=least,
             precision=precision,
             device=where,
             batch=batch,
@@ -97,6 +126,39 @@ def predict(
         text=text,
         exit_code=2 if written.unreadable else 0,
     )
+
+
+def _asked(
+    model: str,
+    weights: Path | None,
+    device: str,
+    found: Sequence[Any],
+    said: Sequence[Any],
+    grid: int | None,
+    threshold: float | None,
+    sharpen: bool,
+) -> tuple[Any, str]:
+    """The model with what it is asked, and its device."""
+    from masklet.inference.asked import GRABCUT, Asked
+    from masklet.inference.everything import SAM2, Everything
+    from masklet.inference.image import is_video
+
+    if said and len(found) != 1:
+        raise Mistake(f"prompts belong to one picture, {len(found)} were named", "name one picture")
+    if films := [path for path in found if is_video(path)]:
+        raise Mistake(f"{films[0]} is a video", "name pictures; prompts in videos are for `masklet track`")
+    if said and grid is not None:
+        raise Mistake("--grid is for finding objects without prompts", "leave it out")
+    if model == GRABCUT:
+        if weights is not None:
+            raise Mistake("grabcut has no weights", "leave out --weights")
+        return Asked(None, said, sharpen=sharpen), "auto"
+    loaded, where = ready(model, weights, device)
+    system = loaded.spec["model"]
+    start = SAM2 if system.startswith("sam2") else Everything()
+    changes: dict[str, Any] = {} if grid is None else {"points": grid}
+    changes |= {} if threshold is None else {"score": threshold}
+    return Asked(loaded, said, replace(start, **changes), sharpen, model), where
 
 
 def _camera(text: str) -> Any:

@@ -268,7 +268,7 @@ class MaskDecoder(nn.Module):
         ious = self.iou(tokens[:, first])
         seen = None if self.object is None else self.object(tokens[:, 0])[:, 0]
         chosen = tokens[:, first + 1 : first + 1 + self.count]
-        return Decoded(chosen, ious.sigmoid() if self.sigmoid else ious, pixels, seen, size)
+        return Decoded(chosen, ious.sigmoid().float() if self.sigmoid else ious.float(), pixels, seen, size)
 
     def masks(
         self, decoded: Decoded, skips: Sequence[Float[Tensor, "b _c _h _w"]] = (), which: slice = slice(None)
@@ -287,7 +287,7 @@ class MaskDecoder(nn.Module):
             x = _added(x, _grouped(skips[0], 4))
         grown = F.gelu(x).flatten(1, 3)
         kernels = self.hyper(decoded.tokens)[:, which]
-        logits = (kernels @ grown.transpose(1, 2)).view(n, -1, h, w, 2, 2, 2, 2)
+        logits = (kernels @ grown.transpose(1, 2)).float().view(n, -1, h, w, 2, 2, 2, 2)
         return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(n, -1, 4 * h, 4 * w)
 
     def forward(

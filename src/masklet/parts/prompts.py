@@ -28,7 +28,9 @@ class FourierPositions(nn.Module):
 
     def forward(self, places: Float[Tensor, "*shape 2"]) -> Float[Tensor, "*shape c"]:
         """Vectors of places (x y), 0..1 over the picture."""
-        angle = 2 * math.pi * ((2 * places - 1) @ self.frequencies)
+        x, y = (2 * places - 1).unsqueeze(-1).unbind(-2)
+        angle = 2 * math.pi * (x * self.frequencies[0] + y * self.frequencies[1])  # no product of matrices: it might
+        # run in bfloat16, which knows an angle to a few degrees
         return torch.cat([angle.sin(), angle.cos()], -1)
 
     def grid(self, height: int, width: int) -> Float[Tensor, "c h w"]:
