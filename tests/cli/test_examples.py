@@ -86,8 +86,24 @@ def test_sliding_window(monkeypatch, tmp_path, capsys):
     assert max(differences) < 1e-4
 
 
+def test_click(monkeypatch, tmp_path, capsys):
+    from sam_peers import TINY
+
+    y, x = np.mgrid[:40, :60]
+    disc = (y - 20) ** 2 + (x - 25) ** 2 < 144
+    Image.fromarray(np.where(disc[..., None], [200, 60, 40], [50, 90, 160]).astype(np.uint8)).save(tmp_path / "photo.png")
+    run(monkeypatch, tmp_path, "click.py", tmp_path / "photo.png", "--box", "10,5,42,36")
+    assert f"the object covers {disc.mean():.1%}, predicted IoU 1.00" in capsys.readouterr().out
+    model = save_checkpoint(tmp_path / "sam.safetensors", build("sam_vit_b", **TINY))
+    words = ("--model", model, "--point", "25,20", "--point", "3,4,0", "--out", "other.png")
+    run(monkeypatch, tmp_path, "click.py", tmp_path / "photo.png", *words)
+    with Image.open(tmp_path / "other.png") as drawn:
+        assert drawn.size == (60, 40)
+
+
 def test_each_example_is_tested():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "click.py",
         "predict_image.py",
         "evaluate.py",
         "finetune.py",
