@@ -108,6 +108,9 @@ def test_recorded_keys_are_wanted_to_the_last(name):
         ("mmseg_deeplabv3plus_r50_d8", "deeplabv3plus_resnet50_cityscapes"),
         ("mmseg_upernet_swin_t", "upernet_swin_t_ade20k"),
         ("d2_deeplab_v3plus_r103", "deeplabv3plus_resnet103_cityscapes"),
+        ("d2_cascade_mask_rcnn_r50_fpn", "cascade_mask_rcnn_resnet50_coco_3x"),
+        ("mmdet_cascade_mask_rcnn_r50_fpn", "cascade_mask_rcnn_resnet50_coco"),
+        ("mmdet_htc_r50_fpn", "htc_resnet50_coco"),
     ],
 )
 def test_the_catalog_says_what_the_keys_say(name, entry):
