@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {  # cheaper choices of the same code, where 
     "fcn_rgbd_early": {"backbone": "vgg11", "stride": 8},
     "fcn_rgbd_late": {"backbone": "alexnet"},
     "fcn_two_heads": {"backbone": "vgg11", "geometry_of": (0, 1, 2)},
+    "point_rend_semantic": {"backbone": "resnet18", "channels": 32, "coarse_channels": 64, "point_channels": 16},
     "pspnet": {"backbone": "resnet18", "channels": 64},
     "deconvnet": {"side": 32, "hidden": 64},
     "keras_pyramid": {"blocks": 1, "pyramid_filters": 32, "filters": 32},
@@ -68,6 +69,12 @@ DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     "mask_rcnn detectron2": (
         "mask_rcnn",
         TINY | {"style": "detectron2", "backbone": "efficientnet_lite0", "class_agnostic": True, "mask_channels": 8},
+    ),
+    "mask_scoring_rcnn": ("mask_scoring_rcnn", TINY | {"mask_channels": 8, "iou_hidden": 8}),
+    "panet": ("panet", TINY | {"channels": 64, "mask_channels": 8}),
+    "point_rend": (
+        "point_rend",
+        TINY | {"coarse_hidden": 16, "point_channels": 8, "train_points": 20, "asked_points": 50, "steps": 3},
     ),
 }
 TINY_SAM = {
@@ -266,7 +273,7 @@ def test_losses_of_objects_and_of_none(detector):
         sum(empty.values()).backward()
         assert all(value.isfinite() for value in empty.values())
         assert all(p.grad is None or p.grad.isfinite().all() for p in detector.parameters())
-        places = {name for name in empty if name.startswith(("rpn_box", "box", "mask", "keypoint"))}
+        places = {name for name in empty if name.startswith(("rpn_box", "box", "mask", "keypoint", "point"))}
         assert all(float(empty[name].detach()) == 0 for name in places)
     finally:
         detector.eval().zero_grad(set_to_none=True)

@@ -83,6 +83,18 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "mask_rcnn": System(
             "mask_rcnn:mask_rcnn", ("detection", "instance"), "Faster R-CNN and a mask for each box (He et al., 2017)"
         ),
+        "mask_scoring_rcnn": System(
+            "mask_scoring_rcnn:mask_scoring_rcnn",
+            ("detection", "instance"),
+            "Mask R-CNN that also scores the fit of its masks (Huang et al., 2019)",
+        ),
+        "panet": System("panet:panet", ("detection", "instance"), "Mask R-CNN with short ways through it (Liu, 2018)"),
+        "point_rend": System(
+            "point_rend:point_rend", ("detection", "instance"), "Mask R-CNN with boundaries drawn point by point"
+        ),
+        "point_rend_semantic": System(
+            "point_rend:point_rend_semantic", ("semantic",), "PointRend for classes of pixels, on a feature pyramid"
+        ),
         "pspnet": System("pspnet:pspnet", ("semantic",), "Pyramid pooling on a dilated backbone (Zhao et al., 2017)"),
         "sam_vit_b": System("sam:sam_vit_b", ("promptable",), "Masks for clicks, boxes and rough masks (SAM, 2023)"),
         "sam_vit_l": System("sam:sam_vit_l", ("promptable",), "SAM with an encoder three times as large"),

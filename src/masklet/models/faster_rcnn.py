@@ -40,6 +40,7 @@ from masklet.parts.matching import ClaimingMatcher, Match
 from masklet.parts.norm import FrozenBatchNorm2d, Normalize, Pixels, freeze_batch_norm
 from masklet.parts.proposals import RESCUING, RPN, Budget, Enough, RPNHead, of_asked, of_sampled, some_extent
 from masklet.parts.pyramid import FPN, Pool, Pyramid, PyramidPooler, Reader, SingleLevel, ThroughStage
+from masklet.parts.sampling import Hardest
 from masklet.structures import Classes, Instances
 from masklet.structures.errors import UserError
 
@@ -254,6 +255,7 @@ class Trunk:
     pick: Pick
     stage: nn.Module | None = None  # of the backbone, kept for the boxes
     width: int = 0  # channels of what the stage gives
+    hardest: Hardest | None = None
 
     def pooler(self, size: int) -> PyramidPooler:
         """Reads boxes as `size` x `size` cells, from every level but the one on top."""
@@ -296,6 +298,7 @@ class Trunk:
             matcher or self.style.box_matcher,
             self.style.box_beta,
             self.pick,
+            self.hardest,
         )
 
 
@@ -318,6 +321,7 @@ def trunk(
     backbone_options: Mapping[str, Any] = MappingProxyType({}),
     levels: str = "fpn",
     pool: str = "align",
+    hard_examples: int = 0,
 ) -> Trunk:
     """Backbone, pyramid and proposals of Faster R-CNN and what is built on it, and what its second stage needs.
 
@@ -334,13 +338,16 @@ def trunk(
     every box), "dc5" (the last map, dilated to stride 16) or "c5" (the last map at stride 32). `pool` is how boxes are
     read: "align" as the style has it, "align_max" with the largest sample, "warp" and "warp_average" from whole cells
     (these two cannot be exported), or "pool", the first of them.
+
+    The second stage learns from 512 proposals of an image that are drawn at random, or from the `hard_examples` that it
+    gets most wrong (OHEM; 128 in the paper).
     """
     for what, name, table in (("style", style, STYLES), ("levels", levels, LEVELS), ("pool", pool, POOLS)):
         if name not in table:
             raise unknown(what, name, table, what if what == "levels" else None)
     chosen, which = STYLES[style], LEVELS[levels]
     chosen = replace(chosen, pool=POOLS[pool] or chosen.pool)
-    body = _body(backbone, weights, chosen, norm, norm_eps, {**which.options, **backbone_options})
+    body = body_of(backbone, weights, chosen, norm, norm_eps, {**which.options, **backbone_options})
     fpn, stage, width = which.divide(body, channels)
     sizes = [(size,) for size in anchor_sizes] if len(fpn.strides) > 1 else [tuple(anchor_sizes)]
     if len(sizes) != len(fpn.strides):
@@ -361,12 +368,14 @@ def trunk(
         raise unknown("nms", nms, NMS, "choices")
     pick = Pick(chosen.box_enough, threshold, count=max_objects, distinct=NMS[nms])
     resize = replace(chosen.resize, short=short_side, long=long_side, tile=tile)
-    return Trunk(body, fpn, rpn, chosen.pixels or body.pixels, resize, chosen, num_classes, hidden, pick, stage, width)
+    pixels, hardest = chosen.pixels or body.pixels, Hardest(hard_examples) if hard_examples else None
+    return Trunk(body, fpn, rpn, pixels, resize, chosen, num_classes, hidden, pick, stage, width, hardest)
 
 
-def _body(
+def body_of(
     backbone: str, weights: str | None, style: Style, norm: str, norm_eps: float, options: Mapping[str, Any]
 ) -> Any:
+    """A backbone as `style` has it, its norm as `trunk` explains."""
     wanted = {"stride_in_1x1": style.stride_in_1x1, **({} if norm == "frozen" else {"norm": norm})}
     body = build_backbone(backbone, weights=weights, **{**supported(backbone, **wanted), **options})
     if norm == "frozen":

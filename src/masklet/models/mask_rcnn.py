@@ -16,6 +16,7 @@ from masklet.models.faster_rcnn import Trunk, find, learn, trunk
 from masklet.ops.paste import Placement
 from masklet.parts.mask_heads import FCNMaskHead, MaskBranch, MLPMaskHead, SoftmaxMaskBranch
 from masklet.parts.norm import Normalize, Pixels
+from masklet.parts.path_aggregation import PathAggregation
 from masklet.parts.proposals import RPN
 from masklet.parts.pyramid import Pyramid
 from masklet.structures import Classes, Instances, Masks
@@ -31,7 +32,7 @@ class MaskRCNN(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        fpn: Pyramid,
+        fpn: Pyramid | PathAggregation,
         rpn: RPN,
         box: nn.Module,
         mask: nn.Module,

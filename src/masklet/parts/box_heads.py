@@ -17,7 +17,7 @@ from masklet.ops.nms import Decay, Gaussian, Linear, batched_nms, soft_nms
 from masklet.parts.matching import POSITIVE, Match, Matcher
 from masklet.parts.proposals import Boxes, Coder, Enough, Inside, Proposals, Sizes, clip_to, survivors
 from masklet.parts.pyramid import Reader, as_rois
-from masklet.parts.sampling import RandomSampler, Sampler
+from masklet.parts.sampling import Hardest, RandomSampler, Sampler, everything
 from masklet.structures.errors import UserError
 
 
@@ -51,7 +51,9 @@ class Sampled:
 
     def positives(self) -> Sampled:
         """Those that are for an object."""
-        keep = self.labels < self.num_classes
+        return self[self.labels < self.num_classes]
+
+    def __getitem__(self, keep: Tensor) -> Sampled:
         return Sampled(self.rois[keep], self.labels[keep], self.boxes[keep], self.objects[keep], self.num_classes)
 
 
@@ -217,7 +219,8 @@ class BoxBranch(nn.Module):
     """Proposals become classified boxes.
 
     `coder` and `matcher` say how boxes are written as deltas and which proposals are for an object, `pick` which boxes
-    are objects in the end. `beta` is where the loss of a delta becomes linear (0: at once).
+    are objects in the end. `beta` is where the loss of a delta becomes linear (0: at once). Training looks at proposals
+    that are drawn at random, or at the `hardest`, for which all of them are judged first.
     """
 
     def __init__(
@@ -229,11 +232,13 @@ class BoxBranch(nn.Module):
         matcher: Match = HALF,
         beta: float = 0.0,
         pick: Pick = Pick(),
+        hardest: Hardest | None = None,
     ) -> None:
         super().__init__()
         self.pool, self.head, self.predictor = pool, head, predictor
-        self.coder, self.matcher, self.sampler = coder, matcher, RandomSampler(512, 0.25)
-        self.beta, self.pick = beta, pick
+        self.coder, self.matcher = coder, matcher
+        self.sampler: Sampler = RandomSampler(512, 0.25) if hardest is None else everything
+        self.beta, self.pick, self.hardest = beta, pick, hardest
 
     def classify(
         self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m r1"]
@@ -276,6 +281,10 @@ class BoxBranch(nn.Module):
     def learn(self, pyramid: Mapping[str, Tensor], proposals: Boxes, truth: Truth) -> tuple[Sampled, dict[str, Tensor]]:
         """The proposals that were sampled with what they should be, and the losses on them."""
         sampled = self.sample(proposals, truth.boxes, truth.labels)
+        if self.hardest is not None:
+            with torch.no_grad():  # a look at all of them; the second pass learns from a few
+                kind, place = self.each(*self.classify(pyramid, sampled.rois), sampled)
+            sampled = sampled[self.hardest(sampled.rois, kind + place)]
         return sampled, self.loss(pyramid, sampled)
 
     def loss(self, pyramid: Mapping[str, Tensor], sampled: Sampled) -> dict[str, Tensor]:
@@ -286,9 +295,17 @@ class BoxBranch(nn.Module):
         self, logits: Float[Tensor, "m k1"], deltas: Float[Tensor, "m k r"], sampled: Sampled
     ) -> dict[str, Tensor]:
         """`loss` of what was said about the sampled proposals."""
-        count, positive = max(len(sampled.labels), 1), (sampled.labels < self.predictor.num_classes).nonzero()[:, 0]
+        kind, place = self.each(logits, deltas, sampled)
+        count = max(len(sampled.labels), 1)
+        return {"class": kind.sum() / count, "box": place.sum() / count}
+
+    def each(
+        self, logits: Float[Tensor, "m k1"], deltas: Float[Tensor, "m k 4"], sampled: Sampled
+    ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+        """How wrong the class and the box of each proposal are; background has no box."""
+        positive = (sampled.labels < self.predictor.num_classes).nonzero()[:, 0]
         aims = self.coder.encode(sampled.rois[positive, 1:], sampled.boxes[positive])
         moves = of_class(deltas[positive], sampled.labels[positive])
-        kind = F.cross_entropy(logits, sampled.labels, reduction="sum")
-        place = F.smooth_l1_loss(moves, aims, reduction="sum", beta=self.beta)
-        return {"class": kind / count, "box": place / count}
+        kind = F.cross_entropy(logits, sampled.labels, reduction="none")
+        place = F.smooth_l1_loss(moves, aims, reduction="none", beta=self.beta).sum(1)
+        return kind, torch.zeros_like(kind).index_put((positive,), place.to(kind.dtype))

@@ -68,7 +68,7 @@ def _deeplab_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     }
 
 
-FASTER_RCNN = (
+TRUNK = (
     Rule(r"pixel_(mean|std)", None),
     Rule(r"proposal_generator\.anchor_generator\.cell_anchors\.\d", None),
     *resnet(r"backbone\.(?:bottom_up\.)?", "backbone."),  # below a pyramid or alone
@@ -81,6 +81,10 @@ FASTER_RCNN = (
             Rule(rf"backbone\.fpn_output{i + 2}\.(.+)", rf"fpn.outputs.{i}.\1"),
         )
     ),
+)
+FASTER_RCNN = (
+    *TRUNK,
+    Rule(r"proposal_generator\.anchor_generator\.cell_anchors\.\d", None),
     Rule(r"proposal_generator\.rpn_head\.conv\.(.+)", r"rpn.head.conv.\1"),
     Rule(r"proposal_generator\.rpn_head\.objectness_logits\.(.+)", r"rpn.head.logits.\1"),
     Rule(r"proposal_generator\.rpn_head\.anchor_deltas\.(.+)", r"rpn.head.deltas.\1"),
@@ -93,6 +97,34 @@ MASK_RCNN = (
     *(Rule(rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.+)", rf"mask.head.convs.{i}.\1") for i in range(4)),
     Rule(r"roi_heads\.mask_head\.deconv\.(.+)", r"mask.head.up.\1"),
     Rule(r"roi_heads\.mask_head\.predictor\.(.+)", r"mask.head.predictor.\1"),
+)
+MASK_HEAD = r"roi_heads\.mask_head"
+
+
+def point_head(theirs: str, ours: str) -> tuple[Rule, ...]:
+    """Their point head at the prefix `theirs` (a regular expression) as ours at `ours`."""
+    layers = (Rule(rf"{theirs}\.fc{i + 1}\.(.+)", rf"{ours}.layers.{i}.\1") for i in range(3))
+    return (*layers, Rule(rf"{theirs}\.predictor\.(.+)", rf"{ours}.predictor.\1"))
+
+
+POINT_REND = (
+    *FASTER_RCNN,
+    Rule(rf"{MASK_HEAD}\.coarse_head\.reduce_spatial_dim_conv\.(.+)", r"mask.coarse.shrink.\1"),
+    Rule(rf"{MASK_HEAD}\.coarse_head\.fc([12])\.(.+)", r"mask.coarse.fc\1.\2"),
+    Rule(rf"{MASK_HEAD}\.coarse_head\.prediction\.(.+)", r"mask.coarse.predictor.\1"),
+    *point_head(rf"{MASK_HEAD}\.point_head", "mask.points"),
+)
+COARSE = r"sem_seg_head\.coarse_sem_seg_head"
+POINT_REND_SEMANTIC = (
+    *TRUNK,
+    *(
+        Rule(rf"{COARSE}\.p{level + 2}\.{2 * i}\.{theirs}", rf"coarse.levels.{level}.{i}.{ours}")
+        for level in range(4)
+        for i in range(3)
+        for theirs, ours in ((r"norm\.(.+)", r"norm.\1"), (r"(weight|bias)", r"conv.\1"))
+    ),
+    Rule(rf"{COARSE}\.predictor\.(.+)", r"coarse.predictor.\1"),
+    *point_head(r"sem_seg_head\.point_head", "points"),
 )
 KEYPOINT_RCNN = (
     *FASTER_RCNN,
@@ -135,6 +167,14 @@ def _cascade_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     return _rcnn_options({**tensors, CLASSES: tensors["roi_heads.box_predictor.0.cls_score.bias"]})
 
 
+def _point_rend_semantic_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    return {
+        "num_classes": len(tensors["sem_seg_head.point_head.predictor.bias"]),
+        "backbone": resnet_depth(tensors, "backbone.bottom_up."),
+        "style": "detectron2",
+    }
+
+
 def _keypoint_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     points = tensors["roi_heads.keypoint_head.score_lowres.weight"].shape[1]
     return {**_rcnn_options(tensors), "style": "detectron2_keypoints", "num_keypoints": points}
@@ -145,6 +185,22 @@ ORIGIN = Origin(
     "detectron2",
     (
         Layout(("mask_rcnn",), (*RCNN_MARKS, r"roi_heads\.mask_head\.deconv\.weight"), MASK_RCNN, _rcnn_options),
+        Layout(
+            ("point_rend",),
+            (*RCNN_MARKS, rf"{MASK_HEAD}\.coarse_head\.prediction\.weight"),
+            POINT_REND,
+            _rcnn_options,
+        ),
+        Layout(
+            ("point_rend_semantic",),
+            (
+                r"backbone\.fpn_lateral2\.weight",
+                rf"{COARSE}\.predictor\.weight",
+                r"sem_seg_head\.point_head\.fc1\.weight",
+            ),
+            POINT_REND_SEMANTIC,
+            _point_rend_semantic_options,
+        ),
         Layout(
             ("keypoint_rcnn",),
             (*RCNN_MARKS, r"roi_heads\.keypoint_head\.score_lowres\.weight"),

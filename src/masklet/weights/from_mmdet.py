@@ -47,6 +47,23 @@ def mask_head(theirs: str = r"roi_head\.mask_head\.", ours: str = "mask.head.") 
 
 FASTER_RCNN = (*FPN_AND_RPN, *box_branch())
 MASK_RCNN = (*FASTER_RCNN, *mask_head())
+IOU_HEAD, POINT_HEAD = r"roi_head\.mask_iou_head", r"roi_head\.point_head"
+MASK_SCORING_RCNN = (
+    *MASK_RCNN,
+    Rule(rf"{IOU_HEAD}\.convs\.(\d)\.(.+)", r"iou.convs.\1.\2"),
+    Rule(rf"{IOU_HEAD}\.fcs\.0\.(.+)", r"iou.fc1.\1"),
+    Rule(rf"{IOU_HEAD}\.fcs\.1\.(.+)", r"iou.fc2.\1"),
+    Rule(rf"{IOU_HEAD}\.fc_mask_iou\.(.+)", r"iou.predictor.\1"),
+)
+POINT_REND = (
+    *FASTER_RCNN,
+    Rule(r"roi_head\.mask_head\.downsample_conv\.conv\.(.+)", r"mask.coarse.shrink.\1"),
+    Rule(r"roi_head\.mask_head\.fcs\.0\.(.+)", r"mask.coarse.fc1.\1"),
+    Rule(r"roi_head\.mask_head\.fcs\.1\.(.+)", r"mask.coarse.fc2.\1"),
+    Rule(r"roi_head\.mask_head\.fc_logits\.(.+)", r"mask.coarse.predictor.\1"),
+    Rule(rf"{POINT_HEAD}\.fcs\.(\d)\.conv\.(.+)", r"mask.points.layers.\1.\2"),
+    Rule(rf"{POINT_HEAD}\.fc_logits\.(.+)", r"mask.points.predictor.\1"),
+)
 RCNN_MARKS = (
     r"neck\.lateral_convs\.3\.conv\.weight",
     r"rpn_head\.rpn_conv\.weight",
@@ -109,9 +126,28 @@ def _htc_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     return {**_cascade_options(tensors), "stuff_classes": 0 if stuff is None else len(stuff)}
 
 
+def _caffe_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    """Of systems whose ResNet configs are all, or nearly, in the style of Caffe."""
+    body = rcnn_body(tensors)
+    style = "mmdet_caffe" if str(body["backbone"]).startswith("resnet") else body["style"]
+    return {"num_classes": len(tensors["roi_head.bbox_head.fc_cls.bias"]) - 1, **body, "style": style}
+
+
 ORIGIN = Origin(
     "openmmlab",
     (
+        Layout(
+            ("mask_scoring_rcnn",),
+            (*RCNN_MARKS, RESNET, rf"{IOU_HEAD}\.fc_mask_iou\.weight"),
+            (*RCNN_RESNET, *MASK_SCORING_RCNN),
+            _caffe_options,
+        ),
+        Layout(
+            ("point_rend",),
+            (*RCNN_MARKS, RESNET, rf"{POINT_HEAD}\.fc_logits\.weight"),
+            (*RCNN_RESNET, *POINT_REND),
+            _caffe_options,
+        ),
         *(
             Layout(
                 (model,),
@@ -133,7 +169,7 @@ ORIGIN = Origin(
                 (*RCNN_MARKS, body, *more),
                 (*(RCNN_RESNET if body == RESNET else RCNN_SWIN), *rules),
                 _rcnn_options,
-                without=() if more else (r"roi_head\.mask_head\..+",),
+                without=(r"roi_head\.mask_iou_head\..+",) if more else (r"roi_head\.mask_head\..+",),
             )
             for body in (RESNET, SWIN)
             for model, rules, more in (
