@@ -25,7 +25,7 @@ from masklet.parts.mask_heads import FCNMaskHead, MaskBranch
 from masklet.parts.norm import Normalize, Pixels
 from masklet.parts.proposals import RPN, RPNHead, clip_to
 from masklet.parts.pyramid import Pyramid
-from masklet.parts.rotated_boxes import HALF, ROI_CODER, ROTATED, anywhere, distinct, some_extent
+from masklet.parts.rotated_boxes import HALF, NMS, ROI_CODER, ROTATED, anywhere, some_extent
 from masklet.structures import Classes, Instances, Masks
 
 
@@ -119,7 +119,7 @@ def rotated_mask_rcnn(
         ROI_CODER,
         HALF,
         style.box_beta,
-        replace(base.pick, enough=some_extent, inside=anywhere, distinct=distinct),
+        replace(base.pick, enough=some_extent, inside=anywhere, distinct=NMS[common["nms"]]),
     )
     head = FCNMaskHead(channels, base.num_classes, mask_channels)
     mask = MaskBranch(replace(base.pooler(14), pool=pool, upright=rotated.upright), head, from_bitmaps_rotated)

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from masklet.ops.boxes import ROI_CODER
-from masklet.ops.nms import Decay, Gaussian, Linear, batched_nms, soft_nms
+from masklet.ops.boxes import ROI_CODER, iou
+from masklet.ops.nms import Decay, Gaussian, Linear, Overlap, batched_nms, soft_nms
 from masklet.parts.matching import POSITIVE, Match, Matcher
 from masklet.parts.proposals import Boxes, Coder, Enough, Inside, Proposals, Sizes, clip_to, survivors
 from masklet.parts.pyramid import Reader, as_rois
@@ -147,15 +147,16 @@ class SoftDistinct:
     """Which share of its score each box keeps beside better ones of its class: none where less than `least` is left.
 
     A box loses by `decay` for every better one that it overlaps, instead of being removed (Bodla et al., Soft-NMS,
-    2017). IoU is that of `decay`.
+    2017). The threshold is that of `decay`; `iou` compares boxes with their partners.
     """
 
     decay: Decay
     least: float = 0.001
+    iou: Overlap = iou
 
     def __call__(
         self,
-        boxes: Float[Tensor, "n 4"],
+        boxes: Float[Tensor, "n r"],
         scores: Float[Tensor, " n"],
         labels: Int64[Tensor, " n"],
         overlap: float,
@@ -164,7 +165,7 @@ class SoftDistinct:
         if torch.compiler.is_compiling():
             raise UserError("soft NMS has as many steps as there are boxes", hint='export a model with nms="greedy"')
         some = scores.nonzero()[:, 0]
-        index, left = soft_nms(boxes[some], scores[some], labels[some], self.decay, self.least)
+        index, left = soft_nms(boxes[some], scores[some], labels[some], self.decay, self.least, self.iou)
         return torch.zeros_like(scores).index_put((some[index],), left / scores[some[index]])
 
 

@@ -1,10 +1,12 @@
 """What two stages must know about rotated boxes: cx cy w h in pixels and degrees, counter-clockwise (`ops.rotated`).
 
-`ROTATED` goes into an RPN, `ROI_CODER`, `HALF` and `distinct` into a box branch, which work as for upright boxes.
+`ROTATED` goes into an RPN, `ROI_CODER`, `HALF` and one of `NMS` into a box branch, which work as for upright boxes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from masklet.ops import rotated
+from masklet.ops.nms import Gaussian, Linear
+from masklet.parts.box_heads import Distinct, SoftDistinct
 from masklet.parts.matching import Matcher
 from masklet.parts.proposals import Geometry, Sizes
 
@@ -75,6 +79,14 @@ def distinct(
     kept = survivors(boxes[where][None], best[None], overlap, labels[where][None])[0] & (best > 0)
     return torch.zeros_like(scores, dtype=torch.bool).index_put((where,), kept)
 
+
+NMS: Mapping[str, Distinct] = MappingProxyType(
+    {
+        "greedy": distinct,
+        "soft_linear": SoftDistinct(Linear(0.3), iou=rotated.iou),
+        "soft_gaussian": SoftDistinct(Gaussian(0.5), iou=rotated.iou),
+    }
+)
 
 # Angles count in radians; both weigh them as rotated_maskrcnn does.
 RPN_CODER = rotated.RotatedDeltaCoder((1.0, 1.0, 1.0, 1.0, 1.0), rotated.eighth_turn)

@@ -7,6 +7,7 @@ scores(model, recipe)  # {"box": {"ap": ..., "ap50": ..., ...}, "mask": {...}}
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -49,6 +50,7 @@ class DrawnRecipe:
     batch: int = 4
     lr: float = 1e-3
     seed: int = 0
+    frozen: str = ""  # regex on the names of parameters that stay as they are
     rois: int = 64  # of a picture, from which the second stage learns; as many anchors
     pictures: int = 60  # to score
 
@@ -68,6 +70,9 @@ def taught(recipe: DrawnRecipe, change: Callable[[Any], None] = lambda model: No
         pooler = getattr(part, "pool", None)
         if isinstance(pooler, PyramidPooler) and pooler.pool is roi_align:  # as many samples as cells take longer
             part.pool = replace(pooler, pool=partial(roi_align, samples=2))
+    for name, parameter in model.named_parameters():
+        if re.fullmatch(recipe.frozen, name):
+            parameter.requires_grad_(False)
     learn(model.train(), train, recipe)
     return model.eval()
 
@@ -86,10 +91,12 @@ def learn(model: Any, train: Synthetic, recipe: DrawnRecipe) -> None:
         schedule.step()
 
 
-def scores(model: Any, recipe: DrawnRecipe, kinds: Sequence[str] = ("box", "mask")) -> dict[str, dict[str, float]]:
-    """COCO's AP and recall, of each kind, on pictures that the model has not seen."""
+def scores(
+    model: Any, recipe: DrawnRecipe, kinds: Sequence[str] = ("box", "mask"), **options: Any
+) -> dict[str, dict[str, float]]:
+    """COCO's AP and recall, of each kind, on pictures that the model has not seen; `options` of the metric."""
     held_out = synthetic(recipe.data, "val", recipe.side, recipe.pictures)
-    metrics = {kind: AveragePrecision(held_out.classes, kind) for kind in kinds}
+    metrics = {kind: AveragePrecision(held_out.classes, kind, **options) for kind in kinds}
     for i, sample in enumerate(held_out):
         found, truth = model.predict(sample.image), sample.instances
         if truth is None:

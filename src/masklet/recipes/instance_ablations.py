@@ -44,7 +44,7 @@ def softmax_masks(model: Any) -> None:
     model.mask = SoftmaxMaskBranch(model.mask.pool, head, model.mask.targets)
 
 
-def one_level(model: Any, pool: Pool, sizes: Sequence[int] = (32, 48, 64, 96)) -> None:
+def one_level(model: Any, pool: Pool, sizes: Sequence[int] = (40, 64, 96)) -> None:
     """Leaves a Mask R-CNN its last map only, of stride 32, and reads boxes off it with `pool`."""
     last = model.fpn.levels[-1]
     model.fpn = FPN({last: model.fpn.laterals[-1].in_channels}, model.backbone.strides, model.fpn.channels)
@@ -64,7 +64,7 @@ class Variant:
 
 
 QUICK = DrawnRecipe(steps=100)
-COARSE = DrawnRecipe(side=160, steps=200, lr=1.5e-3)
+COARSE = DrawnRecipe(side=224, steps=230, lr=2e-3, frozen=r"backbone\.(stem|blocks\.[0-4])\..*")  # up to stride 8
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
         "sigmoid": Variant(QUICK),
