@@ -29,8 +29,8 @@ class MaskIoUHead(nn.Module):
         self.predictor = nn.Linear(hidden, num_classes)
         for conv in convs:
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-        for layer in (self.fc1, self.fc2):
-            nn.init.kaiming_uniform_(layer.weight, a=1)
+        for dense in (self.fc1, self.fc2):
+            nn.init.kaiming_uniform_(dense.weight, a=1)
         nn.init.normal_(self.predictor.weight, std=0.01)
         for layer in (*convs, self.fc1, self.fc2, self.predictor):
             if layer.bias is not None:

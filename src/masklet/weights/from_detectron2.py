@@ -170,7 +170,7 @@ def _cascade_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
 def _point_rend_semantic_options(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     return {
         "num_classes": len(tensors["sem_seg_head.point_head.predictor.bias"]),
-        "backbone": resnet_depth(tensors, "backbone.bottom_up."),
+        "backbone": resnet_depth(tensors),
         "style": "detectron2",
     }
 
