@@ -101,6 +101,21 @@ def test_click(monkeypatch, tmp_path, capsys):
         assert drawn.size == (60, 40)
 
 
+def test_show_anchors(monkeypatch, tmp_path, capsys):
+    torch.manual_seed(0)
+    options = {"backbone": "resnet18", "channels": 8, "hidden": 8, "short_side": 0, "anchor_sizes": (8, 16, 24, 32, 64)}
+    model = build("mask_rcnn", classes=Classes(("disc", "square", "triangle")), **options)
+    path = save_checkpoint(tmp_path / "small.safetensors", model)
+    words = ("--model", path, "--data", "synthetic:shapes3", "--crop", 60, "--width", 400)
+    run(monkeypatch, tmp_path, "show_anchors.py", *words)
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].startswith("anchors")
+    assert "of background" in said[2]
+    assert said[3].startswith("stage 0    IoU")
+    with Image.open(tmp_path / "anchors.png") as sheet:
+        assert sheet.width == 400
+
+
 def test_each_example_is_tested():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "click.py",
@@ -108,5 +123,6 @@ def test_each_example_is_tested():
         "evaluate.py",
         "finetune.py",
         "export.py",
+        "show_anchors.py",
         "sliding_window.py",
     }
