@@ -328,3 +328,41 @@ def test_bad_input():
         rotated.paste(torch.ones(3, 28, 28), random_boxes(3, 0), (9, 9), 0.0)
     with pytest.raises(ValueError, match=r"^threshold is 30.0; overlaps are 0..1, and 0.5 is usual$"):
         rotated.nms(random_boxes(3, 0), torch.ones(3), 30.0)
+
+
+def test_standing_boxes():
+    assert rotated.upright(torch.tensor([[10.0, 20, 6, 4, 33]])).tolist() == [[7, 18, 13, 22]]
+
+
+@pytest.mark.parametrize("scale", [(2.0, 2.0), (1.5, 0.5)])
+def test_stretched_boxes(scale):
+    """The same everywhere: as the corners move. Not the same: middle, direction of w, and lengths along both axes."""
+    boxes = random_boxes(30, 11)
+    found = rotated.stretched(boxes, *scale)
+    middles = torch.tensor(scale)
+    torch.testing.assert_close(found[:, :2], boxes[:, :2] * middles)
+    before, after = rotated.corners(boxes) * middles, rotated.corners(found)
+    torch.testing.assert_close((after[:, 1] - after[:, 0]), (before[:, 1] - before[:, 0]), atol=1e-3, rtol=1e-4)
+    length = (before[:, 2] - before[:, 1]).norm(dim=1)
+    torch.testing.assert_close((after[:, 2] - after[:, 1]).norm(dim=1), length, atol=1e-3, rtol=1e-4)
+    if scale[0] == scale[1]:
+        torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-4)
+
+
+def test_boxes_of_masks():
+    """Upright rectangles exactly, turned ones within a pixel, whatever run lengths do at the borders of columns."""
+    masks = torch.zeros(4, 9, 12, dtype=torch.bool)
+    masks[0, 2:5, 3:10] = True
+    masks[1, :, 4:7] = True  # one run for three columns
+    masks[2, 4, 4] = True
+    found = rotated.of_masks(rle.encode_many(masks))
+    assert rotated.bounds(found[:3]).tolist() == [[3, 2, 10, 5], [4, 0, 7, 9], [4, 4, 5, 5]]
+    assert found[3].tolist() == [0] * 5
+    assert rotated.of_masks([]).shape == (0, 5)
+    wanted = torch.tensor([[40.0, 50, 60, 12, 30], [60, 60, 14, 90, -20], [30, 70, 40, 40, 44]])
+    drawn = rotated.paste(torch.ones(3, 28, 28), wanted, (120, 120))
+    found = rotated.of_masks(drawn)
+    assert rotated.iou(found, wanted).min() > 0.85
+    assert (found[:, :2] - wanted[:, :2]).abs().max() < 0.7
+    square = rotated.canonical(found)[:, 2:4] - rotated.canonical(wanted)[:, 2:4]
+    assert square.abs().max() < 1.5
