@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,8 @@ def test_sixteen_bits_become_eight(tmp_path: Path):
         (
             np.zeros((3, 4, 5)),
             UserError,
-            "image has shape (3, 4, 5); expected (height, width) or (height, width, channels) with 1, 3 or 4 channels",
+            "image has shape (3, 4, 5); expected (height, width) or (height, width, channels) with 1, 3 or 4 channels"
+            "; of 5 bands choose the three to see: image[..., [2, 1, 0]]",
         ),
         (
             torch.zeros(4, 5, 3),
@@ -139,7 +141,8 @@ def test_sixteen_bits_become_eight(tmp_path: Path):
         (
             torch.zeros(6, 5, 3),
             UserError,
-            "image has shape (6, 5, 3); expected (height, width) or (channels, height, width) with 1, 3 or 4 channels",
+            "image has shape (6, 5, 3); expected (height, width) or (channels, height, width) with 1, 3 or 4 channels"
+            "; of 6 bands choose the three to see: image[[2, 1, 0]]",
         ),
         (
             np.full((2, 2), 200.0),
@@ -290,3 +293,23 @@ def test_photographs():
     path = shared("data", "camvid", "images", "val", "0016E5_07959.jpg")
     assert read_image(path).shape == (3, 360, 480)
     assert as_batch(str(path))[0].mean().item() == pytest.approx(0.4, abs=0.2)
+
+
+def test_a_tiff_of_six_bands(tmp_path: Path):
+    """As satellites deliver them; Pillow knows no mode for it."""
+    side, bands = 4, 6
+    data, tags = bytes(side * side * bands), 10
+    sizes = 10 + 12 * tags + 4  # where the bits of each band are listed
+    entries = [
+        (256, 3, 1, side), (257, 3, 1, side), (258, 3, bands, sizes), (259, 3, 1, 1), (262, 3, 1, 1),
+        (273, 4, 1, sizes + 2 * bands), (277, 3, 1, bands), (278, 3, 1, side), (279, 4, 1, len(data)), (284, 3, 1, 1),
+    ]  # fmt: skip
+    head = b"II*\0" + struct.pack("<IH", 8, tags) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    path = tmp_path / "six.tif"
+    path.write_bytes(head + bytes(4) + struct.pack("<6H", *[8] * bands) + data)
+    with pytest.raises(BadFile) as caught:
+        read_image(path)
+    assert str(caught.value) == (
+        f"{path}: Pillow does not read this TIFF; it may have more than 4 bands; "
+        "read it with tifffile or rasterio, and pass the three bands to see as an array"
+    )

@@ -33,6 +33,7 @@ TURNS = MappingProxyType(  # what puts an image upright, by its EXIF orientation
         8: Image.Transpose.ROTATE_90,
     }
 )
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how TIFF and BigTIFF begin
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -73,6 +74,11 @@ def open_image(path: Path) -> Image.Image:
     except UnidentifiedImageError:
         if path.stat().st_size == 0:
             raise BadFile(path, "empty_file", "the file is empty (0 bytes)", "copy it again, or remove it") from None
+        with open(path, "rb") as file:
+            if file.read(4) in TIFF:
+                fault = "Pillow does not read this TIFF; it may have more than 4 bands"
+                hint = "read it with tifffile or rasterio, and pass the three bands to see as an array"
+                raise BadFile(path, "unreadable", fault, hint) from None
         fault = "this is not an image that can be read"
         raise BadFile(path, "unreadable", fault, "convert it to PNG or JPEG, or remove it") from None
     except Image.DecompressionBombError:
@@ -98,9 +104,9 @@ def read_image(source: Any) -> UInt8[Tensor, "3 h w"]:
             raise UserError(f"image array has shape {shape}", hint="pass one image as (height, width, channels)")
         source = torch.from_numpy(_native(source))
         source = source if source.ndim == 2 else source.permute(2, 0, 1)
-        layout = "(height, width, channels) with 1, 3 or 4 channels"
+        layout, three = "(height, width, channels) with 1, 3 or 4 channels", "image[..., [2, 1, 0]]"
     elif isinstance(source, Tensor):
-        layout = "(channels, height, width) with 1, 3 or 4 channels"
+        layout, three = "(channels, height, width) with 1, 3 or 4 channels", "image[[2, 1, 0]]"
     else:
         raise TypeError(
             f"cannot read an image from {type(source).__name__}; pass a path, a PIL image, an array or a tensor"
@@ -108,7 +114,9 @@ def read_image(source: Any) -> UInt8[Tensor, "3 h w"]:
     if source.ndim == 2:
         source = source[None]
     if source.ndim != 3 or len(source) not in (1, 3, 4):
-        raise UserError(f"image has shape {shape}", hint=f"expected (height, width) or {layout}")
+        many = source.ndim == 3 and len(source) > 4
+        choose = f"; of {len(source)} bands choose the three to see: {three}" if many else ""
+        raise UserError(f"image has shape {shape}", hint=f"expected (height, width) or {layout}{choose}")
     return _rgb(source)
 
 
