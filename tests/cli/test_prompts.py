@@ -177,3 +177,16 @@ def test_mistakes_of_models(files, tmp_path):
     words = ("--weights", unet, "--box", "1,2,3,4")
     found = mistake("predict", files / "photo.png", "--model", "grabcut", *words, "--out", tmp_path)
     assert found == {"error": "grabcut has no weights", "hint": "leave out --weights"}
+
+
+def test_evaluate_by_clicks_and_boxes(files):
+    words = ("evaluate", "--data", "synthetic:shapes3", "--split", "val", "--limit", "2", "--clicks", "2")
+    found = answer(*words, "--model", "grabcut", "--protocol", "box")
+    assert found["metrics"]["iou@1"] > 0.5
+    assert found["objects"] == 2
+    found = answer(*words, "--model", files / "sam.safetensors", "--protocol", "clicks")
+    assert {"iou@1", "iou@2", "noc85", "noc90"} <= found["metrics"].keys()
+    assert mistake(*words, "--model", "grabcut", "--protocol", "line") == {
+        "error": "--protocol has no 'line'",
+        "hint": "choose from clicks, box",
+    }

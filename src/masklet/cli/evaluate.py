@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from masklet.cli.group import options
+from masklet.cli.group import Mistake, options
 from masklet.cli.report import Json, Report, progress_bar
 from masklet.cli.shared import Batch, Crf, Device, Flip, Model, Precision, Scales, Tile, Weights, ready
 from masklet.cli.words import numbers, one_of
@@ -34,9 +35,19 @@ def evaluate(
     max_dets: Annotated[
         int | None, typer.Option(min=1, help="Most objects of a class and picture that count; COCO: 100.")
     ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Of models that take prompts, and grabcut: clicks (simulated) or box (true).")
+    ] = None,
+    clicks: Annotated[int, typer.Option(min=1, help="Most clicks on an object.")] = 20,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many prompted objects.")] = None,
     json: Json = False,
 ) -> Report:
-    """Score a model on data with truth: mean IoU, accuracies and Dice of classes; average precision of objects."""
+    """Score a model on data with truth: mean IoU, accuracies and Dice of classes; average precision of objects.
+
+    With --protocol: mean IoU after 1, 2, ... simulated clicks and their number (NoC), or in true boxes (iou@1).
+    """
+    if protocol is not None:
+        return _prompted(model, weights, data, split, device, protocol, clicks, limit)
     sizes = numbers(scales, "--scales")
     one_of(precision, "--precision", ("auto", "fp32", "bf16"))
     one_of(mode, "--mode", ("dataset", "image"))
@@ -70,4 +81,40 @@ def evaluate(
         metrics=metrics,
         more={"images": len(source), "mode": mode, "absent": absent, "max_dets": max_dets},
         text=f"{model} on {len(source)} images of {data} ({split})",
+    )
+
+
+def _prompted(
+    model: str,
+    weights: Path | None,
+    data: str,
+    split: str,
+    device: str,
+    protocol: str,
+    clicks: int,
+    limit: int | None,
+) -> Report:
+    """Scores of a model that is told what is meant."""
+    from masklet.inference.evaluate_clicks import PROTOCOLS
+
+    one_of(protocol, "--protocol", PROTOCOLS)
+    from masklet.data.sources import open_source
+    from masklet.inference.asked import GRABCUT
+    from masklet.inference.cutting import Cutter
+    from masklet.inference.evaluate_clicks import measure_prompts
+
+    if model == GRABCUT and weights is not None:
+        raise Mistake("grabcut has no weights", "leave out --weights")
+    source = open_source(data, split=split)
+    loaded, where = (Cutter(), device) if model == GRABCUT else ready(model, weights, device)
+    with progress_bar("evaluating") as progress:
+        score = measure_prompts(loaded, source, protocol, clicks=clicks, limit=limit, device=where, progress=progress)
+    return Report(
+        "evaluate",
+        model=model,
+        data=data,
+        split=split,
+        metrics=score.compute(),
+        more={"images": len(source), "objects": score.objects, "protocol": protocol},
+        text=f"{model} on {score.objects} objects of {data} ({split}), by {protocol}\n{score.summary()}",
     )
