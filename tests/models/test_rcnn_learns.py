@@ -36,7 +36,8 @@ def test_people_are_found_with_their_joints():
 
 def test_turned_boxes_find_rods_that_upright_ones_take_for_one():
     """The same pictures, steps and rate. Found is a rod whose mask, or upright box, is met by half (IoU)."""
-    upright = DrawnRecipe("mask_rcnn", "rods", {"anchor_sizes": (32, 48, 64, 80, 112)}, side=128, steps=200)
+    sizes = {"anchor_sizes": (32, 48, 64, 80, 112)}
+    upright = DrawnRecipe("mask_rcnn", "rods", sizes, side=128, steps=130, pictures=24)
     thin = {"ratios": (0.1, 10), "angles": (-90, -60, -30), "anchor_sizes": (22, 28, 36, 56, 80)}
     turned = replace(upright, model="rotated_mask_rcnn", options=thin)
     ours, theirs = (scores(taught(recipe), recipe, thresholds=(0.5,)) for recipe in (turned, upright))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from masklet.ops import nms as suppression
@@ -103,9 +103,18 @@ def _mean_of_limited(
 
 def pairwise_iou(a: Float[Tensor, "n 5"], b: Float[Tensor, "m 5"]) -> Float[Tensor, "n m"]:
     """Overlap of every box in `a` with every box in `b`; only pairs that can overlap cost time and memory."""
+    return _iou_of(a, b, _near(a, b))
+
+
+def _near(a: Float[Tensor, "n 5"], b: Float[Tensor, "m 5"]) -> Bool[Tensor, "n m"]:
+    """Which upright boxes around them meet."""
     around_a, around_b = bounds(a)[:, None], bounds(b)[None]
-    near = (around_a[..., :2] < around_b[..., 2:]).all(-1) & (around_b[..., :2] < around_a[..., 2:]).all(-1)
-    row, column = near.nonzero(as_tuple=True)
+    return (around_a[..., :2] < around_b[..., 2:]).all(-1) & (around_b[..., :2] < around_a[..., 2:]).all(-1)
+
+
+def _iou_of(a: Float[Tensor, "n 5"], b: Float[Tensor, "m 5"], pairs: Bool[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """Overlap of the given pairs, 0 elsewhere."""
+    row, column = pairs.nonzero(as_tuple=True)
     parts = [iou(a[i], b[j]) for i, j in zip(row.split(AT_ONCE), column.split(AT_ONCE), strict=True)]
     out = torch.zeros(len(a), len(b), dtype=a.dtype, device=a.device)
     return out.index_put((row, column), torch.cat(parts)) if parts else out
@@ -122,7 +131,8 @@ def nms(
     Objects side by side, all turned, are told apart that upright boxes would merge. For soft suppression:
     `nms.soft_nms(..., overlap=rotated.iou)`.
     """
-    return suppression.greedy(pairwise_iou(boxes, boxes), scores, threshold, groups)
+    once = _iou_of(boxes, boxes, _near(boxes, boxes).triu(1))  # it is the same both ways
+    return suppression.greedy(once + once.T, scores, threshold, groups)
 
 
 def canonical(boxes: Float[Tensor, "*n 5"]) -> Float[Tensor, "*n 5"]:
