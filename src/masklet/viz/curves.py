@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from masklet.viz.palettes import hexadecimal
 Picture = UInt8[np.ndarray, "h w 3"]
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#1b1f24")  # Okabe and Ito
 GREY = "#5b636d"
+PALE = MappingProxyType({"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8})  # under a number
 MOST_NAMES = 12  # lines of a panel that a legend still tells apart
 
 
@@ -48,13 +50,12 @@ def loss_curves(
             if name == "score":
                 best = int(np.argmax(ys))
                 ax.plot(xs[best], ys[best], "o", color=color, ms=6, mec="white", mew=1.2, zorder=5)
-                label_at = (0, 7 if ys[best] < 0.93 * max(ax.get_ylim()) else -14)
-                ax.annotate(f"{ys[best]:.3f}", (xs[best], ys[best]), label_at, textcoords="offset points",
-                            ha="center", fontsize=8.5, color=color, fontweight="bold")  # fmt: skip
+                ax.annotate(f"{ys[best]:.3f}", (xs[best], ys[best]), (0, 7), textcoords="offset points", ha="center",
+                            fontsize=8.5, color=color, fontweight="bold", bbox=PALE)  # fmt: skip
         ax.set(xlabel=x, ylabel=name)
         if name == "loss":
             ax.set_ylim(bottom=0)
-        ax.margins(x=0.04, y=0.12)
+        ax.margins(x=0.04, y=0.14)  # above its own curve a label of the best value crosses nothing of it
         ax.legend(frameon=False, fontsize=9)
     return _drawn(figure, path)
 
