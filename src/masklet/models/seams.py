@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from masklet.ops import rle, runs
+from masklet.ops import rle, rotated, runs
 from masklet.ops.tiles import windows
 from masklet.structures import Instances, Masks
 
@@ -151,7 +151,7 @@ class _Finds:
         leaders: dict[int, list[int]] = {}
         for one in order[loose[order]].tolist():  # best first
             leaders.setdefault(int(group[one]), []).append(one)
-        boxes, items = self.objects.boxes.clone(), None
+        boxes, turned, items = self.objects.boxes.clone(), self.objects.rotated, None
         if self.objects.masks is not None:
             items = list(self.objects.masks.items)
         chosen = kept.copy()
@@ -163,24 +163,26 @@ class _Finds:
                 boxes[first, 2:] = boxes[members, 2:].amax(0)
                 if items is not None:
                     items[first] = rle.merge([items[m] for m in members])
+                    if turned is not None:
+                        turned = turned.index_copy(0, torch.tensor([first]), rotated.of_masks([items[first]]))
         masks = None if items is None else Masks(*self.objects.size, tuple(items))
         best = order[chosen[order]]
-        return replace(self.objects, boxes=boxes, masks=masks)[torch.from_numpy(best)]
+        return replace(self.objects, boxes=boxes, masks=masks, rotated=turned)[torch.from_numpy(best)]
 
 
 def _moved(found: Instances, y0: int, x0: int, size: tuple[int, int]) -> Instances:
     """What was found in a window, in pixels of the picture."""
     corner = torch.tensor([x0, y0], dtype=found.boxes.dtype)
-    masks, points, rotated = found.masks, found.keypoints, found.rotated
+    masks, points, turned = found.masks, found.keypoints, found.rotated
     if masks is not None:
         crops = [masks.crop(i) for i in range(len(masks))]
         masks = Masks.from_crops([part for part, _, _ in crops], [(x + x0, y + y0) for _, x, y in crops], *size)
     if points is not None:
         points = torch.cat([points[..., :2] + corner, points[..., 2:]], -1)
-    if rotated is not None:
-        rotated = torch.cat([rotated[:, :2] + corner, rotated[:, 2:]], -1)
+    if turned is not None:
+        turned = torch.cat([turned[:, :2] + corner, turned[:, 2:]], -1)
     boxes = found.boxes + corner.repeat(2)
-    return replace(found, boxes=boxes, masks=masks, keypoints=points, rotated=rotated, size=size)
+    return replace(found, boxes=boxes, masks=masks, keypoints=points, rotated=turned, size=size)
 
 
 def _concat(parts: Sequence[Instances]) -> Instances:
