@@ -50,12 +50,12 @@ class Mover:
 
 @dataclass(frozen=True)
 class MovingShapes(Sequence[Clip]):
-    """`count` clips of 1 to `most` shapes, `frames` long; all of them begin in sight."""
+    """So many `clips` of 1 to `most` shapes, `frames` long; all of them begin in sight."""
 
     size: tuple[int, int] = (64, 64)
     frames: int = 8
     split: str = "train"
-    count: int = 200
+    clips: int = 200
     most: int = 3
     seed: int = 0
 
@@ -64,7 +64,7 @@ class MovingShapes(Sequence[Clip]):
             raise UserError(f"unknown split {self.split!r}", hint=f"choose from {', '.join(COUNTS)}")
 
     def __len__(self) -> int:
-        return self.count
+        return self.clips
 
     @overload
     def __getitem__(self, index: int) -> Clip: ...
@@ -74,8 +74,8 @@ class MovingShapes(Sequence[Clip]):
         if isinstance(index, slice):
             if index.start or index.step:
                 raise UserError("clips are cut off at the end only", hint="use [:count]")
-            return replace(self, count=min(self.count, index.stop))
-        if not 0 <= index < self.count:
+            return replace(self, clips=min(self.clips, index.stop))
+        if not 0 <= index < self.clips:
             raise IndexError(index)
         key = (self.seed, list(COUNTS).index(self.split), index)
         rng = np.random.default_rng(key)
