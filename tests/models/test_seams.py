@@ -106,6 +106,17 @@ def test_of_two_whole_views_the_better_one_stays_and_neighbours_do_too():
     assert joined.masks == truth.masks[[1, 0]]
 
 
+def test_what_a_better_view_does_not_find_is_not_there():
+    """The right window begins in the middle of a disc that the left one sees whole and takes for nothing."""
+    size, left, right = (20, 60), (0, 0, 20, 40), (0, 20, 20, 60)
+    mask = torch.zeros(2, *size, dtype=torch.bool)
+    mask[0, 5:15, 14:28] = True
+    mask[1, 5:15, 30:50] = True  # the left window sees only a part of this one: no better view
+    truth = Instances.from_masks(Masks.from_dense(mask), torch.tensor([0, 0]), CLASSES, torch.tensor([0.8, 0.7]))
+    joined = join([(left, Instances.empty((20, 40), CLASSES)), (right, seen(truth, right))], size)
+    assert joined.masks == truth.masks[[1]]
+
+
 def test_objects_of_two_classes_are_two():
     truth = discs(0, (40, 40), 1, (6, 6))
     one = truth[[0]]

@@ -2,7 +2,8 @@
 
 Of two neighbouring windows each sees the strip that they share. There both should show the same pixels of an object,
 so two finds are one object when they agree on that strip. A find that ends at the border of a window inside the picture
-was cut: another window may have the whole, else the parts are united. Run lengths are kept, never a stack of masks.
+was cut: another window may have the whole, else the parts are united; where another window saw the place without a cut
+and found nothing, there is nothing. Run lengths are kept, never a stack of masks.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class _Finds:
     window: Int64[np.ndarray, " n"]  # the number of the window of each
     places: Int64[np.ndarray, "t 4"]  # of the windows: x0 y0 x1 y1
     cut: Bool[np.ndarray, " n"]  # whether it may go on beyond its window
+    doubtful: Bool[np.ndarray, " n"]  # whether it was cut, and another window would have seen more of it
 
     @classmethod
     def of(cls, parts: Sequence[tuple[Window, Instances]], size: tuple[int, int]) -> _Finds:
@@ -89,9 +91,11 @@ class _Finds:
         inner = np.where(
             places == np.array([0, 0, width, height]), np.array([-np.inf, -np.inf, np.inf, np.inf]), places
         )
-        boxes, border = objects.boxes.numpy().astype(np.float64), inner[window]
-        cut = (boxes[:, :2] < border[:, :2] + EDGE).any(1) | (boxes[:, 2:] > border[:, 2:] - EDGE).any(1)
-        return cls(objects, window, places, np.asarray(cut))
+        cut = ~_inside(objects.boxes.numpy(), inner[window])
+        better = np.zeros_like(cut)
+        for border in inner:
+            better |= _inside(objects.boxes.numpy(), border)
+        return cls(objects, window, places, cut, cut & better)
 
     def same(self) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
         """Pairs of finds (i < j) of two windows that are one object."""
@@ -144,7 +148,8 @@ class _Finds:
     ) -> Instances:
         """The `kept` finds, and of the `loose` ones those that `i` and `j` tie together as one each; best first.
 
-        Such a one has the score, class and keypoints of its best part, and the box and mask of all its parts.
+        Doubtful ones that are tied to no other are left out.
+        One of several parts has the score, class and keypoints of its best part, and the box and mask of all its parts.
         """
         n = len(loose)
         _, group = connected_components(coo_array((np.ones(len(i), bool), (i, j)), (n, n)), directed=False)
@@ -157,7 +162,7 @@ class _Finds:
         chosen = kept.copy()
         for members in leaders.values():
             first = members[0]
-            chosen[first] = True
+            chosen[first] = len(members) > 1 or not self.doubtful[first]
             if len(members) > 1:
                 boxes[first, :2] = boxes[members, :2].amin(0)
                 boxes[first, 2:] = boxes[members, 2:].amax(0)
@@ -202,6 +207,11 @@ def _concat(parts: Sequence[Instances]) -> Instances:
 def _rectangle(place: Int64[np.ndarray, " 4"], size: tuple[int, int]) -> rle.RLE:
     x0, y0, x1, y1 = place.tolist()
     return rle.from_crops([np.ones((y1 - y0, x1 - x0), bool)], [(x0, y0)], *size)[0]
+
+
+def _inside(boxes: np.ndarray, border: np.ndarray) -> Bool[np.ndarray, " n"]:
+    """Which boxes keep away from the border of a window."""
+    return np.asarray((boxes[:, :2] >= border[..., :2] + EDGE).all(1) & (boxes[:, 2:] <= border[..., 2:] - EDGE).all(1))
 
 
 def _meet(a: np.ndarray, b: np.ndarray) -> np.ndarray:
