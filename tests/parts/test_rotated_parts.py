@@ -11,12 +11,14 @@ import oracle
 from masklet.data.synthetic import synthetic
 from masklet.models import build
 from masklet.models.rotated_mask_rcnn import turned
-from masklet.ops.rotated import bounds, from_xyxy
+from masklet.models.seams import join
+from masklet.ops.rotated import bounds, from_xyxy, of_masks, paste
 from masklet.parts.anchors import RotatedAnchors
 from masklet.parts.box_heads import upright_distinct
 from masklet.parts.matching import Matcher
 from masklet.parts.proposals import UPRIGHT
 from masklet.parts.rotated_boxes import NMS, ROTATED, _survivors_traced, survivors
+from masklet.structures import Classes, Instances, Masks
 
 
 def test_anchors_recorded_from_detectron2():
@@ -116,3 +118,16 @@ def test_truth_is_turned_where_it_is_not_given():
     assert (same[:, 4] == 0).all()
     flat, _ = turned(replace(sample.instances, rotated=boxes * torch.tensor([1, 1, 1, 0.0, 1])))
     assert (len(given), len(flat)) == (len(boxes), 0)
+
+
+def test_a_rod_that_windows_cut_is_turned_as_a_whole():
+    box = torch.tensor([[60.0, 40, 90, 8, 25]])
+    (item,), size = paste(torch.ones(1, 28, 28), box, (80, 120)), (80, 120)
+    classes, parts = Classes(("rod",)), []
+    for x0, x1 in ((0, 70), (50, 120)):
+        seen = Masks.from_dense(Masks(*size, (item,)).dense()[:, :, x0:x1])
+        found = Instances.from_masks(seen, torch.tensor([0]), classes, torch.tensor([0.9]))
+        parts.append(((0, x0, 80, x1), replace(found, rotated=of_masks(seen.items))))
+    joined = join(parts, size)
+    assert joined.masks.items == (item,)
+    torch.testing.assert_close(joined.rotated, of_masks([item]))
