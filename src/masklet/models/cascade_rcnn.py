@@ -14,7 +14,7 @@ from typing import Any
 
 from masklet.models.base import extends
 from masklet.models.faster_rcnn import FasterRCNN, Trunk, trunk
-from masklet.models.mask_rcnn import MaskRCNN, mask_rcnn
+from masklet.models.mask_rcnn import MaskRCNN
 from masklet.parts.cascade import CascadeBoxes, CascadeMasks, Gently, IntegralBoxes, IterativeBoxes, judge
 from masklet.parts.mask_heads import FCNMaskHead, MaskBranch
 from masklet.parts.pyramid import Reader
@@ -23,22 +23,28 @@ from masklet.structures.errors import UserError
 
 def stages(base: Trunk, read: Reader | None = None) -> CascadeBoxes:
     """Second, third and fourth stage, as the style has them; `read` reads boxes as 7x7 cells."""
+    _drawn_at_random(base)
     how = base.style.cascade
     pool = Gently(read or base.pooler(7), how.share)
     boxes = zip(how.coders, how.overlaps, strict=True)
     return CascadeBoxes([base.branch(True, coder, how.matcher(u), pool) for coder, u in boxes], how)
 
 
+def _drawn_at_random(base: Trunk) -> None:
+    if base.hardest is not None:
+        raise UserError("only one second stage can learn from hard examples", hint="leave hard_examples out")
+
+
 @extends(trunk)
 def cascade_rcnn(**common: Any) -> FasterRCNN:
-    """Cascade R-CNN on FPN; arguments as `faster_rcnn.trunk`'s. The boxes of all classes move alike."""
+    """Cascade R-CNN; arguments as `faster_rcnn.trunk`'s. The boxes of all classes move alike."""
     base = trunk(**common)
     return FasterRCNN(base.backbone, base.fpn, base.rpn, stages(base), base.pixels, base.resize)
 
 
-@extends(mask_rcnn)
+@extends(trunk)
 def cascade_mask_rcnn(mask_channels: int = 256, class_agnostic: bool = False, **common: Any) -> MaskRCNN:
-    """Cascade Mask R-CNN on FPN: masks from a head for each stage, or (style "detectron2") from one.
+    """Cascade Mask R-CNN: masks from a head for each stage, or (style "detectron2") from one.
 
     `mask_channels` of the mask heads, which are one map for all classes if `class_agnostic`. The rest is as in
     `faster_rcnn.trunk`.
@@ -69,7 +75,8 @@ def integral_loss_rcnn(overlaps: Sequence[float] = (0.5, 0.55, 0.6, 0.65, 0.7, 0
         raise UserError(f"overlaps is {tuple(overlaps)}", hint="give one IoU or more from 0 to 1, the smallest first")
     first, *others = overlaps
     base = trunk(**common)
+    _drawn_at_random(base)
     branch = base.branch(True, matcher=base.style.cascade.matcher(first))
-    judges = [judge(base.hidden, base.num_classes) for _ in others]
+    judges = [judge(branch.predictor.classes.in_features, base.num_classes) for _ in others]
     boxes = IntegralBoxes(branch, judges, others, base.style.cascade.average)
     return FasterRCNN(base.backbone, base.fpn, base.rpn, boxes, base.pixels, base.resize)

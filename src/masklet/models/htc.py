@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from masklet.models.base import ShorterSide, extends, objects_of, predict_instances
 from masklet.models.cascade_rcnn import stages
 from masklet.models.faster_rcnn import find, trunk
-from masklet.models.mask_rcnn import mask_rcnn
 from masklet.ops.paste import Placement
 from masklet.parts.box_heads import Truth
 from masklet.parts.cascade import CascadeBoxes, refined, weighted
@@ -124,9 +123,9 @@ class HTC(nn.Module):
 STUFF_WEIGHT = 0.2  # of the semantic loss (mmdet's configuration; the paper's figure says 1)
 
 
-@extends(mask_rcnn)
+@extends(trunk)
 def htc(mask_channels: int = 256, class_agnostic: bool = False, stuff_classes: int = 183, **common: Any) -> HTC:
-    """Hybrid Task Cascade on FPN.
+    """Hybrid Task Cascade.
 
     `stuff_classes` of the semantic branch (COCO-stuff has 183), 0 for none of it. The rest is as in
     `cascade_mask_rcnn`.
@@ -137,7 +136,8 @@ def htc(mask_channels: int = 256, class_agnostic: bool = False, stuff_classes: i
     grids: Reader = base.pooler(14)
     semantic = None
     if stuff_classes:
-        semantic = SemanticContext(list(base.fpn.strides), channels, stuff_classes)
+        levels = list(base.fpn.strides)
+        semantic = SemanticContext(levels, channels, stuff_classes, "p3" if "p3" in levels else levels[0])
         around = PyramidPooler({CONTEXT: base.fpn.strides[semantic.fused]}, 14, style.pool)
         boxes, grids = WithContext(boxes, around), WithContext(grids, around)
     maps = 1 if class_agnostic else base.num_classes
