@@ -22,6 +22,7 @@ COMMANDS = MappingProxyType(
     {
         "demo": "Run the bundled models on sample photographs and make a page of the results.",
         "predict": "Masks for files, folders, globs and videos.",
+        "track": "Follow objects through a video.",
         "train": "Train a model on your data.",
         "evaluate": "Score a model on data with truth.",
         "score": "Score prediction files against truth files.",
