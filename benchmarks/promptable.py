@@ -73,7 +73,7 @@ def main() -> None:
     with torch.inference_mode():
         best = int(decoded(click).iou_scores[0, 0].argmax())
         scores = torch.cat([decoded(part).iou_scores.flatten() for part in clicks.split(16)])
-        chosen = Everything(score=float(scores.quantile(0.75)), stability=0.01, batch=16)
+        chosen = Everything(score=float(scores.quantile(0.75)), stability=0.01)
 
         def of_grid() -> Tensor:
             parts = clicks.split(chosen.batch)
@@ -94,7 +94,7 @@ def main() -> None:
                 0.7,
             ),
             "64 clicks, all logits": (
-                lambda: torch.cat([mine(part) for part in clicks.split(16)]),
+                lambda: torch.cat([mine(part) for part in clicks.split(4)]),
                 lambda: decoded(clicks).pred_masks[0],
                 near,
                 None,

@@ -8,7 +8,7 @@ from torch import nn
 
 import sam_oracle
 from conftest import shared
-from masklet.parts.mask_decoder import Attention, MaskDecoder, TwoWayTransformer, stability, steady
+from masklet.parts.mask_decoder import MaskDecoder, Projections, TwoWayTransformer, stability, steady
 from masklet.parts.prompts import PADDING, FourierPositions, PromptEncoder
 from masklet.weights import remap
 from masklet.weights.from_sam import decoder_rules, prompt_rules
@@ -139,7 +139,7 @@ def test_both_ways_of_attention_are_the_same_to_gradients(monkeypatch):
     points, labels = 64 * torch.rand(2, 1, 2), torch.tensor([[1], [0]])
     gradients = []
     for through in (True, False):
-        monkeypatch.setattr(Attention, "cheaper_by_tokens", lambda self, tokens, through=through: through)
+        monkeypatch.setattr(Projections, "cheaper_by_tokens", lambda self, tokens, through=through: through)
         tokens, dense = prompts(points, labels, (64, 64)), prompts.dense(None, (4, 4))
         logits, decoded = decoder(image, prompts.positions.grid(4, 4), tokens, dense, decoder.refine(finer))
         total = logits.square().mean() + decoded.ious.sum() + decoded.object_logits.sum()

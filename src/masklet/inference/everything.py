@@ -40,12 +40,12 @@ PIXELS = 2**22  # of logits that are enlarged at a time
 class Everything:
     """How thoroughly objects are looked for and which are kept; the defaults are SAM's.
 
-    `points` clicks a side, `batch` of them decoded together. Kept are masks with a predicted IoU above `score` and a
-    `stability` (IoU of the masks at logits `offset` above and below 0) of at least so much; of those whose boxes
-    overlap by more than `overlap` the one with the best score. `crops` layers look at 4, 16, ... enlarged parts of the
-    picture as well, which overlap by the share `crop_overlap` of its shorter side; each layer has `crop_points` times
-    fewer clicks a side; between crops `crop_nms` is the most that boxes may overlap. `smallest`: islands and holes of
-    fewer pixels are removed (0: nothing is).
+    `points` clicks a side, `batch` of them decoded together (few suit processors, many accelerators). Kept are masks
+    with a predicted IoU above `score` and a `stability` (IoU of the masks at logits `offset` above and below 0) of at
+    least so much; of those whose boxes overlap by more than `overlap` the one with the best score. `crops` layers look
+    at 4, 16, ... enlarged parts of the picture as well, which overlap by the share `crop_overlap` of its shorter side;
+    each layer has `crop_points` times fewer clicks a side; between crops `crop_nms` is the most that boxes may overlap.
+    `smallest`: islands and holes of fewer pixels are removed (0: nothing is).
     """
 
     points: int = 32
@@ -58,7 +58,7 @@ class Everything:
     crop_points: int = 1
     crop_nms: float = 0.7
     smallest: int = 0
-    batch: int = 16
+    batch: int = 4
 
     def __post_init__(self) -> None:
         for name, least in (("points", 1), ("batch", 1), ("crop_points", 1), ("crops", 0), ("smallest", 0)):

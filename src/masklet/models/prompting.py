@@ -18,7 +18,7 @@ from masklet.parts.prompts import BOTTOM_RIGHT, PADDING, TOP_LEFT
 from masklet.structures import Classes, Instances, Masks, Prompt
 from masklet.structures.errors import UserError
 
-TOGETHER = 32  # prompts that are decoded at a time: 4 MB a map and prompt in SAM
+TOGETHER = 16  # prompts that are decoded at a time: 4 MB a map and prompt in SAM
 SURE = 10.0  # the logit that a pixel of a mask gets that a person drew
 
 

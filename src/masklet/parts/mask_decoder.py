@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+FEW = 2  # prompts whose masks grow together on a processor: what is larger gets new memory from the system each time
+
 
 class MLP(nn.Sequential):
     """Linear layers with ReLU between them."""
@@ -46,8 +48,8 @@ class ParallelMLPs(nn.Module):
         return x.transpose(0, 1)
 
 
-class Attention(nn.Module):
-    """Multi-head attention whose queries, keys and values may be narrower than what comes in (`inner` channels)."""
+class Projections(nn.Module):
+    """Queries, keys and values of several heads, which may be narrower than what comes in (`inner` channels)."""
 
     def __init__(self, channels: int, heads: int, inner: int) -> None:
         super().__init__()
@@ -66,6 +68,10 @@ class Attention(nn.Module):
         """Whether a vector per token and head is less work for a pixel than a projection of the pixel."""
         return tokens * self.heads < self.q.out_features
 
+
+class Attention(Projections):
+    """Multi-head attention."""
+
     def forward(
         self, q: Float[Tensor, "n s c"], k: Float[Tensor, "n t c"], v: Float[Tensor, "n t c"]
     ) -> Float[Tensor, "n s c"]:
@@ -73,7 +79,7 @@ class Attention(nn.Module):
         return self.out(found.transpose(1, 2).flatten(2))
 
 
-class TokensToPixels(Attention):
+class TokensToPixels(Projections):
     """Tokens look at the pixels of their image: `n / b` prompts of t tokens at each of b images."""
 
     def forward(
@@ -98,26 +104,32 @@ class TokensToPixels(Attention):
         return self.out(values.transpose(1, 2).flatten(2) + self.v.bias)
 
 
-class PixelsToTokens(Attention):
-    """Every pixel looks at the tokens of each prompt: what comes out is a map per prompt."""
+class PixelsToTokens(Projections):
+    """Every pixel looks at the tokens of each prompt; what it finds is added to `pixels`: a map per prompt."""
 
     def forward(
-        self, q: Float[Tensor, "b s c"], k: Float[Tensor, "n t c"], v: Float[Tensor, "n t c"]
+        self,
+        q: Float[Tensor, "b s c"],
+        k: Float[Tensor, "n t c"],
+        v: Float[Tensor, "n t c"],
+        pixels: Float[Tensor, "b s c"],
     ) -> Float[Tensor, "n s c"]:
         (b, s, c), (n, t, _) = q.shape, k.shape
         keys, values = self.split(self.k(k)), self.split(self.v(v))  # n heads t e
+        before = pixels[:, None].expand(-1, n // b, -1, -1).flatten(0, 1)
         if not self.cheaper_by_tokens(t):
             queries = self.split(self.q(q))[:, None].expand(-1, n // b, -1, -1, -1).flatten(0, 1)
             found = F.scaled_dot_product_attention(queries, keys, values)
-            return self.out(found.transpose(1, 2).flatten(2))
+            return self.out(found.transpose(1, 2).flatten(2)) + before
         scale = keys.shape[-1] ** -0.5
         bias = (keys @ self.q.bias.view(self.heads, -1, 1)) * scale  # n heads t 1
         keys = (keys * scale) @ self.per_head(self.q)  # n heads t c
         rows = keys.reshape(b, -1, c)  # all prompts of an image, their heads and tokens
         scores = (rows @ q.transpose(1, 2)).view(n, self.heads, t, s) + bias
         mix = self.out.weight.T.unflatten(0, (self.heads, -1))  # heads e c
-        values = (values @ mix).view(n, -1, c)
-        return torch.baddbmm(self.out.bias, scores.softmax(2).view(n, -1, s).transpose(1, 2), values)
+        shares = self.out.bias / self.heads  # the weights of each head sum to 1
+        values = (values @ mix + shares).view(n, -1, c)
+        return torch.baddbmm(before, scores.softmax(2).view(n, -1, s).transpose(1, 2), values)
 
 
 class TwoWayBlock(nn.Module):
@@ -152,9 +164,7 @@ class TwoWayBlock(nn.Module):
         placed = pixels + positions
         tokens = self.norm2(tokens + self.to_pixels(tokens + asked, placed, pixels))
         tokens = self.norm3(tokens + self.mlp(tokens))
-        told = self.to_tokens(placed, tokens + asked, tokens)
-        told = (told.unflatten(0, (len(pixels), -1)) + pixels[:, None]).flatten(0, 1)
-        return tokens, self.norm4(told)
+        return tokens, self.norm4(self.to_tokens(placed, tokens + asked, tokens, pixels))
 
 
 class TwoWayTransformer(nn.Module):
@@ -278,17 +288,28 @@ class MaskDecoder(nn.Module):
         `skips` come from `refine`, n / b prompts for each. Pixels stay grouped by the cell they come from until the
         last step, when there is one number for each: the wide maps are never rearranged.
         """
-        n, (h, w) = len(decoded.tokens), decoded.size
-        x = self.up1(decoded.pixels)  # n s 4 c/4
-        if skips:
-            x = _added(x, _grouped(skips[1], 2))
-        x = self.up2(F.gelu(self.norm(x)))  # n s 4 4 c/8
-        if skips:
-            x = _added(x, _grouped(skips[0], 4))
-        grown = F.gelu(x).flatten(1, 3)
+        skips = (_grouped(skips[0], 4), _grouped(skips[1], 2)) if skips else ()
         kernels = self.hyper(decoded.tokens)[:, which]
-        logits = (kernels @ grown.transpose(1, 2)).float().view(n, -1, h, w, 2, 2, 2, 2)
-        return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(n, -1, 4 * h, 4 * w)
+        n = len(kernels)
+        few = n if torch.is_grad_enabled() or kernels.device.type != "cpu" else FEW
+        parts = []
+        for start in range(0, n, max(1, few)):
+            part = slice(start, start + few)
+            own = [skip if len(skip) == 1 else skip.repeat_interleave(n // len(skip), 0)[part] for skip in skips]
+            parts.append(self._grown(decoded.pixels[part], kernels[part], own))
+        (h, w) = decoded.size
+        logits = torch.cat(parts) if parts else kernels.new_zeros(0, kernels.shape[1], h * w, 2, 2, 2, 2)
+        logits = logits.view(n, -1, h, w, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        return logits.reshape(n, kernels.shape[1], 4 * h, 4 * w).float()
+
+    def _grown(
+        self, pixels: Float[Tensor, "n s c"], kernels: Float[Tensor, "n m d"], skips: Sequence[Tensor]
+    ) -> Float[Tensor, "n m s16"]:
+        x = self.up1(pixels)  # n s 4 c/4
+        x = x + skips[1] if skips else x
+        x = self.up2(F.gelu(self.norm(x)))  # n s 4 4 c/8
+        x = x + skips[0] if skips else x
+        return kernels @ F.gelu(x).flatten(1, 3).transpose(1, 2)
 
     def forward(
         self,
@@ -311,13 +332,6 @@ def _grouped(x: Float[Tensor, "b c h w"], side: int) -> Tensor:
         return cells.reshape(b, -1, 4, c)
     cells = x.view(b, c, h // 4, 2, 2, w // 4, 2, 2).permute(0, 2, 5, 3, 6, 4, 7, 1)
     return cells.reshape(b, -1, 4, 4, c)
-
-
-def _added(x: Tensor, skip: Tensor) -> Tensor:
-    """`skip` of b images added to x of n prompts."""
-    if len(x) == len(skip):
-        return x + skip
-    return (x.unflatten(0, (len(skip), -1)) + skip[:, None]).flatten(0, 1)
 
 
 def stability(logits: Float[Tensor, "*shape h w"], offset: float, threshold: float = 0.0) -> Float[Tensor, "*shape"]:
