@@ -59,6 +59,15 @@ DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     "integral_loss_rcnn": ("integral_loss_rcnn", TINY | {"overlaps": (0.5, 0.6)}),
     "iterative_bbox": ("iterative_bbox", TINY | {"times": 2}),
     "mask_rcnn": ("mask_rcnn", TINY | {"mask_channels": 8}),
+    "fast_rcnn": (
+        "fast_rcnn",
+        {"backbone": "vgg11", "hidden": 16, "short_side": 64, "threshold": 0.0, "ranks": (8, 4)},
+    ),
+    "rcnn": (
+        "rcnn",
+        {"backbone": "mobilenet_v3_small", "side": 32, "context": 2, "cells": 1, "hidden": 8}
+        | {"threshold": 0.0, "proposals": "windows"},
+    ),
     "mask_rcnn c4": ("mask_rcnn", TINY | {"levels": "c4", "mask_channels": 8}),
     "faster_rcnn dc5": ("faster_rcnn", TINY | {"levels": "dc5", "pool": "pool"}),
     "rotated_mask_rcnn": (

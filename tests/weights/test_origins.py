@@ -146,6 +146,15 @@ def test_options_are_read_from_the_tensors(origin, options, style):
     assert found.spec["options"] == {"num_classes": 5, "backbone": "resnet50", "style": style} | options
 
 
+def test_fast_rcnn_of_detectron2():
+    names = build("fast_rcnn", num_classes=5, backbone="resnet50", levels="fpn", hidden=1024).state_dict()
+    found = load("fast_rcnn", weights={foreign(key, "detectron2"): value for key, value in names.items()})
+    assert found.spec["options"] == {
+        **{"num_classes": 5, "backbone": "resnet50", "style": "detectron2"},
+        **{"levels": "fpn", "pool": "align", "hidden": 1024},
+    }
+
+
 def foreign(key: str, origin: str) -> str:
     """One of our names in Mask R-CNN as the other code base has it."""
     swaps = {

@@ -45,6 +45,9 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "deeplabv3plus": System(
             "deeplab:deeplabv3plus", ("semantic",), "DeepLab v3 joined with an early stage's detail"
         ),
+        "fast_rcnn": System(
+            "fast_rcnn:fast_rcnn", ("detection",), "Regions from outside, read off one map (Girshick, 2015)"
+        ),
         "faster_rcnn": System(
             "faster_rcnn:faster_rcnn", ("detection",), "Boxes from proposals on a feature pyramid (Ren et al., 2015)"
         ),
@@ -95,6 +98,7 @@ MODELS: Mapping[str, System] = MappingProxyType(
         "point_rend_semantic": System(
             "point_rend:point_rend_semantic", ("semantic",), "PointRend for classes of pixels, on a feature pyramid"
         ),
+        "rcnn": System("rcnn:rcnn", ("detection",), "Every region through a CNN of its own (Girshick et al., 2014)"),
         "pspnet": System("pspnet:pspnet", ("semantic",), "Pyramid pooling on a dilated backbone (Zhao et al., 2017)"),
         "sam_vit_b": System("sam:sam_vit_b", ("promptable",), "Masks for clicks, boxes and rough masks (SAM, 2023)"),
         "sam_vit_l": System("sam:sam_vit_l", ("promptable",), "SAM with an encoder three times as large"),

@@ -22,6 +22,7 @@ from masklet.ops.roi import roi_align, roi_align_max, roi_pool, roi_warp, snap
 from masklet.parts.anchors import Anchors, Cells, Step, by_share, by_stride, ratio_major, rounded, size_major
 from masklet.parts.backbones import build_backbone, supported
 from masklet.parts.backbones.resnet import ResNet
+from masklet.parts.backbones.sequence import FeatureSequence
 from masklet.parts.box_heads import (
     HALF,
     NMS,
@@ -36,7 +37,7 @@ from masklet.parts.box_heads import (
 )
 from masklet.parts.cascade import PAPER, Cascading, claiming, probs_of_mean, relabelled
 from masklet.parts.mask_heads import Targets
-from masklet.parts.matching import ClaimingMatcher, Match
+from masklet.parts.matching import BandMatcher, ClaimingMatcher, Match
 from masklet.parts.norm import FrozenBatchNorm2d, Normalize, Pixels, freeze_batch_norm
 from masklet.parts.proposals import RESCUING, RPN, Budget, Enough, RPNHead, of_asked, of_sampled, some_extent
 from masklet.parts.pyramid import FPN, Pool, Pyramid, PyramidPooler, Reader, SingleLevel, ThroughStage
@@ -162,6 +163,7 @@ STYLES: Mapping[str, Style] = MappingProxyType(
             placement=whole_pixels,
             resize=replace(LARGE, whole=math.floor, smooth=False),
         ),
+        "fast_rcnn": Style(rpn_beta=1 / 9, box_matcher=BandMatcher(), box_beta=1.0),
         "detectron2": DETECTRON2,
         "detectron2_x101": replace(DETECTRON2, pixels=X101, stride_in_1x1=False),
         "detectron2_keypoints": replace(DETECTRON2, rpn_train=Budget(2000, 1500), box_beta=0.5),
@@ -212,6 +214,13 @@ def _last(body: Any, channels: int) -> Parts:
     return SingleLevel("c5", body.channels["c5"], body.strides["c5"]), None, 0
 
 
+def _before_last_pool(body: Any, channels: int) -> Parts:
+    if not isinstance(body, FeatureSequence) or not isinstance(body.features[-1], nn.MaxPool2d):
+        raise UserError("only VGG and AlexNet end with a pool", hint='choose levels="fpn", "c4" or "c5"')
+    body.drop_last("c5", "conv5")
+    return SingleLevel("conv5", body.channels["conv5"], body.strides["conv5"]), None, 0
+
+
 _alone = partial(Levels, train=Budget(12000, 2000), test=Budget(6000, 1000))
 LEVELS: Mapping[str, Levels] = MappingProxyType(
     {
@@ -219,6 +228,7 @@ LEVELS: Mapping[str, Levels] = MappingProxyType(
         "c4": _alone(_stage_for_boxes),
         "dc5": _alone(_last, {"output_stride": 16, "contract_dilation": False}),
         "c5": _alone(_last),
+        "conv5": _alone(_before_last_pool),
     }
 )
 
@@ -335,7 +345,8 @@ def trunk(
     `backbone_options` are more options of the backbone, `{"window": 12}` of a Swin for instance.
 
     `levels` are "fpn" (a pyramid on all maps), "c4" (the map at stride 16; the last stage of a ResNet then looks at
-    every box), "dc5" (the last map, dilated to stride 16) or "c5" (the last map at stride 32). `pool` is how boxes are
+    every box), "dc5" (the last map, dilated to stride 16), "c5" (the last map at stride 32) or "conv5" (that of a VGG
+    before its last pool). `pool` is how boxes are
     read: "align" as the style has it, "align_max" with the largest sample, "warp" and "warp_average" from whole cells
     (these two cannot be exported), or "pool", the first of them.
 

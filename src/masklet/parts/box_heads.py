@@ -76,11 +76,26 @@ class TwoFC(nn.Module):
 
     def __init__(self, channels: int, size: int, hidden: int = 1024) -> None:
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(channels * size**2, hidden), nn.Linear(hidden, hidden)
+        self.fc1: nn.Module = nn.Linear(channels * size**2, hidden)
+        self.fc2: nn.Module = nn.Linear(hidden, hidden)
         self.width = hidden
 
     def forward(self, x: Float[Tensor, "m c s s"]) -> Float[Tensor, "m d"]:
         return self.fc2(self.fc1(x.flatten(1)).relu()).relu()
+
+
+def truncated(layer: nn.Module, rank: int) -> nn.Sequential:
+    """The product of two thin layers that is nearest to a fully connected one (Fast R-CNN, 2015, sec. 3.1)."""
+    assert isinstance(layer, nn.Linear)
+    with torch.no_grad():
+        u, s, v = torch.linalg.svd(layer.weight, full_matrices=False)
+        rank = min(rank, len(s))
+        first = nn.Linear(layer.in_features, rank, bias=False).to(layer.weight)
+        second = nn.Linear(rank, layer.out_features).to(layer.weight)
+        first.weight.copy_(s[:rank, None] * v[:rank])
+        second.weight.copy_(u[:, :rank])
+        second.bias.copy_(layer.bias)
+    return nn.Sequential(first, second)
 
 
 class StageHead(nn.Module):

@@ -83,4 +83,29 @@ class ClaimingMatcher:
         return torch.where(claimed, last - 1, which), torch.where(claimed, POSITIVE, labels)
 
 
-Match = Matcher | ClaimingMatcher
+@dataclass(frozen=True)
+class BandMatcher:
+    """As `Matcher`, but background is only what overlaps an object by `least` (Fast R-CNN, 2015, sec. 2.3).
+
+    Such boxes are harder to tell from objects. Where no box overlaps any by so much, all are background.
+    """
+
+    least: float = 0.1
+    high: float = 0.5
+    iou: Overlap = pairwise_iou
+
+    def __call__(
+        self, boxes: Float[Tensor, "n d"], objects: Float[Tensor, "g d"]
+    ) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+        """For each box the number of its object, and whether it is POSITIVE, NEGATIVE or IGNORED."""
+        if not len(objects) or not len(boxes):
+            return _background(boxes)
+        overlap = self.iou(objects, boxes)  # g n
+        which, labels = _by_overlap(overlap, self.high, self.high)
+        far = overlap.amax(0) < self.least
+        if (near := ~far & (labels == NEGATIVE)).any():
+            labels[far & ~near] = IGNORED
+        return which, labels
+
+
+Match = Matcher | ClaimingMatcher | BandMatcher

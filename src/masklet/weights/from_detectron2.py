@@ -208,6 +208,13 @@ ORIGIN = Origin(
             _keypoint_options,
         ),
         Layout(
+            ("fast_rcnn",),
+            (RCNN_MARKS[0], r"roi_heads\.box_head\.fc2\.weight"),
+            FASTER_RCNN,
+            lambda tensors: {"levels": "fpn", "pool": "align", "hidden": 1024, **_rcnn_options(tensors)},
+            without=(r"proposal_generator\.rpn_head\..+", r"roi_heads\.(mask|keypoint)_head\..+"),
+        ),
+        Layout(
             ("faster_rcnn",), RCNN_MARKS, FASTER_RCNN, _rcnn_options, without=(r"roi_heads\.(mask|keypoint)_head\..+",)
         ),
         *(

@@ -41,6 +41,14 @@ class FeatureSequence(nn.Module):
         self._kept[level.layer] = name
         self.channels[name], self.strides[name] = level.channels, level.stride
 
+    def drop_last(self, name: str, instead: str) -> None:
+        """The last layer goes, a pool, and with it the map `name`; the map before it is called `instead`."""
+        (*_, before, last) = self.features._modules
+        self.features = self.features[:-1]
+        self._kept = {layer: level for layer, level in self._kept.items() if layer != last}
+        channels, stride = self.channels.pop(name), self.strides.pop(name)
+        self.keep(instead, Level(before, channels, stride // 2))
+
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
         x, maps = pad_to_at_least(x, self.least), {}
         for name, layer in self.features.named_children():
