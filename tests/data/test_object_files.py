@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -428,3 +429,27 @@ def test_real_quadrilaterals(tmp_path: Path):
     lost = list[str]()
     convert(data[:1], tmp_path / "out", "coco", lost=lost.append)
     assert lost == [f"rotated boxes of {len(data[0].instances)} objects: coco has no place for them"]
+
+
+def test_via_there_and_back(tmp_path: Path):
+    """Objects of several parts stay one region; holes are filled, crowds left out, and both said."""
+    convert(made(0, 2), tmp_path / "out", "via")
+    (found,) = open_source(f"via:{tmp_path / 'out'}", "all")
+    want = made(0, 2)[0]
+    assert torch.equal(found.image, want.image)
+    assert found.instances.masks.items == want.instances.masks.items
+    assert found.classes.names == ("background", *sorted({TWO.names[k] for k in want.instances.labels.tolist()}))
+    names = [found.classes.names[k] for k in found.instances.labels.tolist()]
+    assert names == [TWO.names[k] for k in want.instances.labels.tolist()]
+    told = list[str]()
+    convert(made(0, 1, 2, 3), tmp_path / "more", "via", lost=told.append)
+    assert told == [
+        "1 object left out: VIA has no mark for regions that are not one object",
+        "holes of 1 object filled: an outline in VIA has none",
+    ]
+    (entry,) = json.loads((tmp_path / "more" / "regions.json").read_text()).values()
+    assert (entry["filename"], entry["size"]) == ("a.png", (tmp_path / "more" / "images" / "a.png").stat().st_size)
+    boxes = Made([replace(want, instances=replace(want.instances, masks=None))])
+    convert(boxes, tmp_path / "boxes", "via")
+    (found,) = open_source(f"via:{tmp_path / 'boxes'}", "all")
+    assert found.instances.masks.boxes().tolist() == want.instances.boxes.tolist()

@@ -58,7 +58,7 @@ def convert(
     to: Annotated[
         str,
         typer.Option(
-            help="folder (with index PNG masks), flood, coco, coco_panoptic, rgbd, labelme, yolo or nuclei (id maps)."
+            help="folder (index PNG masks), flood, coco, coco_panoptic, rgbd, labelme, yolo, via, nuclei (id maps)."
         ),
     ] = "folder",
     split: Split = "all",

@@ -23,7 +23,7 @@ from torch import Tensor
 from masklet.data.categories import coco_categories
 from masklet.data.coco_instances import HALF, Coco
 from masklet.data.coco_panoptic import write_coco_panoptic
-from masklet.data.object_writers import Lost, Step, objects_of, place_image, to_labelme, to_nuclei, to_yolo
+from masklet.data.object_writers import Lost, Step, objects_of, place_image, to_labelme, to_nuclei, to_via, to_yolo
 from masklet.data.rgbd import seen_as
 from masklet.data.sources import Dataset
 from masklet.ops import rle
@@ -259,6 +259,7 @@ FORMATS: Mapping[str, Callable[[Dataset, Path, Step], list[str]]] = MappingProxy
         "rgbd": to_rgbd,
         "labelme": to_labelme,
         "yolo": to_yolo,
+        "via": to_via,
         "nuclei": to_nuclei,
     }
 )

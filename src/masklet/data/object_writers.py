@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt16
+from jaxtyping import Float64, UInt16
 from PIL import Image
 
 from masklet.data.images import orientation, to_float
@@ -171,14 +171,9 @@ def to_yolo(dataset: Dataset, out: Path, step: Step) -> list[str]:
                 x0, y0, x1, y1 = objects.boxes[k].tolist()
                 points = np.array([((x0 + x1) / 2, (y0 + y1) / 2), (x1 - x0, y1 - y0)])
             else:
-                crop, left, top = objects.masks.crop(k)
-                rings = polygons.trace(crop)
-                outer = [ring + np.array([left, top]) for ring in rings if polygons.area(ring) > 0]
-                lost.add("holes", len(outer) < len(rings))
-                lost.add("empty", not outer)
-                if not outer:
+                points = _outline(objects.masks, k, lost)
+                if not len(points):
                     continue
-                points = bridged(outer)
             lines.append(f"{int(objects.labels[k])} " + " ".join(f"{v:.6f}" for v in (points / scale).ravel().tolist()))
         with replacing(out / "labels" / f"{sample.name}.txt") as unfinished:
             unfinished.write_text("\n".join([*lines, ""]), encoding="utf-8")
@@ -187,6 +182,48 @@ def to_yolo(dataset: Dataset, out: Path, step: Step) -> list[str]:
     with replacing(out / "data.yaml") as unfinished:
         unfinished.write_text(f"path: .\ntrain: images/train\nval: images/val\nnames:\n{names}", encoding="utf-8")
     return lost.sentences()
+
+
+def to_via(dataset: Dataset, out: Path, step: Step) -> list[str]:
+    """`images` and `regions.json`, which VIA 2 opens. A region for each object; its attribute `class` names it."""
+    lost, entries = Lost(), dict[str, Any]()
+    for i in range(len(dataset)):
+        sample = dataset[i]
+        objects = lost.see(objects_of(sample, dataset.classes), "VIA", keypoints=True, rotated=True)
+        name = place_image(out / "images", dataset, i, sample)
+        regions = list[dict[str, Any]]()
+        for k in range(len(objects)):
+            if objects.crowd is not None and bool(objects.crowd[k]):
+                lost.add("crowd")
+                continue
+            shape: dict[str, Any]
+            if objects.masks is None:
+                x0, y0, x1, y1 = objects.boxes[k].tolist()
+                shape = {"name": "rect", "x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
+            else:
+                points = _outline(objects.masks, k, lost)
+                if not len(points):
+                    continue
+                xs, ys = points.T.tolist()
+                shape = {"name": "polygon", "all_points_x": xs, "all_points_y": ys}
+            kind = dataset.classes.names[int(objects.labels[k])]
+            regions.append({"shape_attributes": shape, "region_attributes": {"class": kind}})
+        size = (out / "images" / name).stat().st_size
+        entries[f"{name}{size}"] = {"filename": name, "size": size, "regions": regions, "file_attributes": {}}
+        step(i + 1)
+    with replacing(out / "regions.json") as unfinished:
+        unfinished.write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
+    return lost.sentences()
+
+
+def _outline(masks: Masks, k: int, lost: Lost) -> Float64[np.ndarray, "n 2"]:
+    """The border of mask k as one ring: parts joined by bridges, holes filled. No point where it is empty."""
+    crop, left, top = masks.crop(k)
+    rings = polygons.trace(crop)
+    outer = [ring + np.array([left, top], np.float64) for ring in rings if polygons.area(ring) > 0]
+    lost.add("holes", len(outer) < len(rings))
+    lost.add("empty", not outer)
+    return bridged(outer) if outer else np.zeros((0, 2))
 
 
 def bridged(rings: list[np.ndarray]) -> np.ndarray:
