@@ -39,6 +39,17 @@ def same_masks(net: Any, pyramid: dict[str, Tensor], found: Detections, size: tu
     assert (alone[: len(bits)].flatten(1).numpy() != bits).mean() > 0.01
 
 
+def same_ends(net: Any, folder: Path) -> None:
+    """From the image alone: boxes to .02 pixels, scores, labels, and the areas of the masks."""
+    found = net.predict(oracle.pixels(folder))
+    want = {name: torch.from_numpy(oracle.recorded(f"e2e.{name}", folder)) for name in ("boxes", "labels", "mask_area")}
+    torch.testing.assert_close(found.boxes, want["boxes"].float(), rtol=0, atol=0.02)
+    oracle.check("e2e.scores", found.scores, folder, rtol=1e-3)
+    assert found.labels.tolist() == want["labels"].tolist()
+    height, width = found.size
+    assert (found.masks.areas() - want["mask_area"]).abs().max() < 0.001 * height * width
+
+
 def polygons(corners: Tensor, size: tuple[int, int]) -> Masks:
     """Bitmaps of objects that are a ring each."""
     return Masks(*size, tuple(rasterize(ring.double().numpy().reshape(-1, 2), *size) for ring in corners))

@@ -22,7 +22,7 @@ from masklet.parts.proposals import Proposals, clip_to
 from masklet.parts.pyramid import as_rois
 from masklet.parts.sampling import RandomSampler
 from masklet.structures.errors import UserError
-from mmdet_cascades import polygons, same_detections, same_losses, same_masks
+from mmdet_cascades import polygons, same_detections, same_ends, same_losses, same_masks
 
 DETECTRON2_SIZE = 256, 320
 
@@ -178,6 +178,7 @@ def test_every_stage_is_mmdets(mmdet_net, mmdet):
     mean = torch.stack([branch(pyramid, found.rois(), found.labels[0]) for branch in net.mask.branches]).mean(0)
     torch.testing.assert_close(net.mask(pyramid, found.rois(), found.labels[0]), mean)
     same_masks(net, pyramid, found, size, mmdet)
+    same_ends(net, mmdet)
     swapped = net.box.stages[0].classify(net.features(oracle.image(mmdet).flip(1)), as_rois([first]))[0]
     assert oracle.difference("roi.stage0.cls_logits", swapped, mmdet) > 0.5
 
@@ -197,6 +198,16 @@ def test_losses_are_mmdets(mmdet_net, mmdet):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        (
+            "cascade_rcnn",
+            {"hard_examples": 64, "backbone": "resnet18"},
+            "only one second stage can learn from hard examples; leave hard_examples out",
+        ),
+        (
+            "htc",
+            {"levels": "c4", "backbone": "resnet18", "anchor_sizes": (64,)},
+            'the last stage can look at boxes once only; choose levels="fpn", "dc5" or "c5"',
+        ),
         ("iterative_bbox", {"times": 0}, "times is 0; give 1 (Faster R-CNN) or more"),
         (
             "integral_loss_rcnn",

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 import masklet
 import oracle
+from masklet.data.collate import collate_surroundings
+from masklet.data.synthetic import synthetic
 from masklet.models import build
 from masklet.parts.box_heads import Truth
 from masklet.parts.mask_flow import pixel_loss
 from masklet.parts.proposals import Proposals, clip_to
 from masklet.parts.pyramid import as_rois
+from masklet.recipes.instances import InstanceStep
 from masklet.structures import Instances, Masks
 from masklet.structures.errors import UserError
-from mmdet_cascades import polygons, same_detections, same_losses, same_masks
+from mmdet_cascades import polygons, same_detections, same_ends, same_losses, same_masks
 
 SIZE = 203, 299
 
@@ -60,6 +65,7 @@ def test_every_stage_is_mmdets(net, folder):
     found = net.box(pyramid, Proposals(first[None], torch.zeros(1, len(first))), [SIZE])
     same_detections(found, folder)
     same_masks(net, pyramid, found, SIZE, folder)
+    same_ends(net, folder)
     plain = {name: value for name, value in pyramid.items() if name != "context"}
     plain["context"] = torch.zeros_like(pyramid["context"])
     blind = net.box.stages[0].classify(plain, as_rois([first]))[0]
@@ -122,6 +128,19 @@ def test_what_pixels_show_is_learned_where_it_is_given():
     with pytest.raises(UserError) as caught:
         net.loss(images, objects(net), stuff + 1)
     assert str(caught.value) == "stuff has the class 5 but the model knows 5; build it with stuff_classes=6"
+
+
+def test_a_training_hands_on_what_pixels_show():
+    """Drawn shapes have label maps; 255 fills what is outside a smaller picture, and a sample without a map."""
+    samples = [synthetic("shapes3", "train", side, 2)[0] for side in (48, 40)]
+    images, targets, stuff = collate_surroundings([*samples, replace(samples[0], semantic=None)])
+    assert images.shape == (3, 3, 48, 48)
+    assert torch.equal(stuff[0], samples[0].semantic.long())
+    assert torch.equal(stuff[1, :40, :40], samples[1].semantic.long())
+    assert stuff[1, 40:].eq(255).all()
+    assert stuff[2].eq(255).all()
+    net = small(num_classes=4, stuff_classes=4).train()
+    assert InstanceStep(net)(images, targets, stuff)["semantic"] > 0
 
 
 def test_every_eighth_pixel_counts():

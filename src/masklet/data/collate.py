@@ -64,3 +64,15 @@ def collate_instances(
         h, w = sample.size
         image[:, :h, :w] = to_float(sample.image)
     return images, targets
+
+
+def collate_surroundings(
+    samples: Sequence[Sample], multiple: int = 1, fill: float = 0.0, ignore: int = 255
+) -> tuple[Float[Tensor, "b 3 h w"], list[Instances], Int64[Tensor, "b h w"]]:
+    """As `collate_instances`, and the class of every pixel around the objects, `ignore` where it is not known."""
+    images, targets = collate_instances(samples, multiple, fill)
+    stuff = torch.full((len(samples), *images.shape[2:]), ignore, dtype=torch.int64)
+    for labels, sample in zip(stuff, samples, strict=True):
+        if sample.semantic is not None:
+            labels[: sample.size[0], : sample.size[1]] = sample.semantic
+    return images, targets, stuff

@@ -13,11 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from masklet.data import transforms as tf
-from masklet.data.collate import collate_instances
+from masklet.data.collate import collate_instances, collate_surroundings
 from masklet.data.copy_paste import CopyPaste
 from masklet.data.framing import RandomShortSide, RandomTurn, RandomWindow, by_size, evenly
 from masklet.inference.evaluate_objects import ObjectScores, measure_objects
@@ -186,8 +186,10 @@ class InstanceStep(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances]) -> dict[str, Tensor]:
-        return self.model.loss(images, targets)  # type: ignore[operator]
+    def forward(
+        self, images: Float[Tensor, "b 3 h w"], targets: Sequence[Instances], *stuff: Int64[Tensor, "b h w"]
+    ) -> dict[str, Tensor]:
+        return self.model.loss(images, targets, *stuff)  # type: ignore[operator]
 
 
 def run(
@@ -235,7 +237,7 @@ def prepare(recipe: InstanceRecipe, source: Any, crew: Team) -> Training:
             part.sampler = replace(part.sampler, count=recipe.rois)
     feed = Feed(
         by_size(source, recipe.spread) if recipe.spread else source,
-        collate_instances,
+        collate_instances if getattr(model, "semantic", None) is None else collate_surroundings,
         augmentation(recipe, source),
         batch=recipe.batch,
         seed=recipe.seed,
