@@ -109,12 +109,13 @@ def _prompted(
     loaded, where = (Cutter(), device) if model == GRABCUT else ready(model, weights, device)
     with progress_bar("evaluating") as progress:
         score = measure_prompts(loaded, source, protocol, clicks=clicks, limit=limit, device=where, progress=progress)
+    metrics = {name: value for name, value in score.compute().items() if protocol == "clicks" or name == "iou@1"}
     return Report(
         "evaluate",
         model=model,
         data=data,
         split=split,
-        metrics=score.compute(),
+        metrics=metrics,
         more={"images": len(source), "objects": score.objects, "protocol": protocol},
         text=f"{model} on {score.objects} objects of {data} ({split}), by {protocol}\n{score.summary()}",
     )
