@@ -72,7 +72,11 @@ DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     "faster_rcnn dc5": ("faster_rcnn", TINY | {"levels": "dc5", "pool": "pool"}),
     "rotated_mask_rcnn": (
         "rotated_mask_rcnn",
-        TINY | {"ratios": (1.0,), "angles": (-90.0, -45.0), "mask_channels": 8},
+        TINY | {"ratios": (1.0,), "angles": (-45.0,), "mask_channels": 8},
+    ),
+    "rotated_mask_scoring_rcnn": (
+        "rotated_mask_scoring_rcnn",
+        TINY | {"ratios": (1.0,), "angles": (-45.0,), "mask_channels": 8, "iou_hidden": 8},
     ),
     "mask_rcnn torchvision": ("mask_rcnn", TINY | {"style": "torchvision", "norm": "batch", "mask_channels": 8}),
     "mask_rcnn detectron2": (

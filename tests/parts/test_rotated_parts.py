@@ -14,11 +14,12 @@ from masklet.models.rotated_mask_rcnn import turned
 from masklet.models.seams import join
 from masklet.ops.rotated import bounds, from_xyxy, of_masks, paste
 from masklet.parts.anchors import RotatedAnchors
-from masklet.parts.box_heads import upright_distinct
+from masklet.parts.box_heads import Sampled, upright_distinct
 from masklet.parts.matching import Matcher
 from masklet.parts.proposals import UPRIGHT
-from masklet.parts.rotated_boxes import NMS, ROTATED, _survivors_traced, survivors
+from masklet.parts.rotated_boxes import NMS, ROTATED, _survivors_traced, shares_of, survivors
 from masklet.structures import Classes, Instances, Masks
+from masklet.structures.errors import UserError
 
 
 def test_anchors_recorded_from_detectron2():
@@ -131,3 +132,22 @@ def test_a_rod_that_windows_cut_is_turned_as_a_whole():
     joined = join(parts, size)
     assert joined.masks.items == (item,)
     torch.testing.assert_close(joined.rotated, of_masks([item]))
+
+
+def test_the_share_of_an_object_in_its_box():
+    """A rectangle of 40 x 10: its own box holds all of it, a box of half its length half, one elsewhere nothing."""
+    drawn = Masks(80, 120, tuple(paste(torch.ones(1, 28, 28), torch.tensor([[60.0, 40, 40, 10, 30]]), (80, 120))))
+    boxes = torch.tensor([[60.0, 40, 44, 14, 30], [60, 40, 20, 14, 30], [60, 40, 14, 20, 120], [10, 10, 9, 9, 0]])
+    rois = torch.cat([torch.zeros(4, 1), boxes], 1)
+    sampled = Sampled(rois, torch.zeros(4, dtype=torch.int64), boxes, torch.zeros(4, dtype=torch.int64), 1)
+    torch.testing.assert_close(shares_of(sampled, [drawn]), torch.tensor([1.0, 0.5, 0.5, 0]), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"levels": "c4"}, {"pool": "pool"}])
+def test_how_rotated_boxes_are_not_read(options):
+    message = (
+        'rotated boxes are read off maps, by rotated RoIAlign; choose levels="fpn", "dc5" or "c5", and pool="align"'
+    )
+    with pytest.raises(UserError) as caught:
+        rod_model(**{"anchor_sizes": (32,) if "levels" in options else (16, 28, 40, 56, 80), **options})
+    assert str(caught.value) == message

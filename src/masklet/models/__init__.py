@@ -117,6 +117,11 @@ MODELS: Mapping[str, System] = MappingProxyType(
             ("detection", "instance"),
             "Mask R-CNN with boxes that turn with the objects",
         ),
+        "rotated_mask_scoring_rcnn": System(
+            "rotated_mask_scoring_rcnn:rotated_mask_scoring_rcnn",
+            ("detection", "instance"),
+            "Rotated Mask R-CNN that scores its masks",
+        ),
         "seed_fcn": System("seed:seed_fcn", ("semantic",), "VGG-13 encoder, five learned upsamplings, additive skips"),
         "seed_fcns": System(
             "seed:seed_fcns", ("semantic",), "The same decoder on the VGG16 of the ImageNet classifier"

@@ -7,26 +7,27 @@ shows several objects. Everything else is Mask R-CNN.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from masklet.models.base import ShorterSide, extends, objects_of, predict_instances
-from masklet.models.faster_rcnn import find, learn, trunk
+from masklet.models.faster_rcnn import Trunk, find, learn, trunk
 from masklet.ops import rotated
 from masklet.ops.mask_targets import from_bitmaps_rotated
 from masklet.ops.roi import rotated_roi_align
-from masklet.parts.anchors import RotatedAnchors
+from masklet.parts.anchors import Anchors, RotatedAnchors
 from masklet.parts.box_heads import BoxBranch, BoxPredictor, TwoFC
 from masklet.parts.mask_heads import FCNMaskHead, MaskBranch
 from masklet.parts.norm import Normalize, Pixels
 from masklet.parts.proposals import RPN, RPNHead, clip_to
-from masklet.parts.pyramid import Pyramid
+from masklet.parts.pyramid import Pyramid, PyramidPooler
 from masklet.parts.rotated_boxes import HALF, NMS, ROI_CODER, ROTATED, anywhere, some_extent
 from masklet.structures import Classes, Instances, Masks
+from masklet.structures.errors import UserError
 
 
 class RotatedMaskRCNN(nn.Module):
@@ -86,6 +87,48 @@ def turned(objects: Instances) -> tuple[Instances, Float[Tensor, "n 5"]]:
     return objects[keep], boxes[keep]
 
 
+@dataclass(frozen=True)
+class Turned:
+    """The parts of a trunk whose boxes are rotated."""
+
+    rpn: RPN
+    box: BoxBranch
+    reader: PyramidPooler  # for masks
+
+
+def turn(base: Trunk, ratios: Sequence[int | float], angles: Sequence[int | float], nms: str, pool: str) -> Turned:
+    """What takes the place of a trunk's proposals and second stage; arguments as `rotated_mask_rcnn`'s."""
+    if base.stage is not None or pool != "align":
+        hint = 'choose levels="fpn", "dc5" or "c5", and pool="align"'
+        raise UserError("rotated boxes are read off maps, by rotated RoIAlign", hint=hint)
+    style, old = base.style, base.rpn
+    anchors = RotatedAnchors(cast(Anchors, old.anchors).sizes, tuple(ratios), tuple(angles))
+    rpn = RPN(
+        RPNHead(base.fpn.channels, anchors.count, ROTATED.numbers),
+        anchors,
+        old.strides,
+        old.budgets[True],
+        old.budgets[False],
+        old.beta,
+        old.divisor,
+        some_extent,
+        ROTATED,
+    )
+    align = partial(rotated_roi_align, samples=2)
+    read = [replace(base.pooler(side), pool=align, upright=rotated.upright) for side in (7, 14)]
+    box = BoxBranch(
+        read[0],
+        TwoFC(base.fpn.channels, 7, base.hidden),
+        BoxPredictor(base.hidden, base.num_classes, numbers=ROTATED.numbers),
+        ROI_CODER,
+        HALF,
+        style.box_beta,
+        replace(base.pick, enough=some_extent, inside=anywhere, distinct=NMS[nms]),
+        base.hardest,
+    )
+    return Turned(rpn, box, read[1])
+
+
 @extends(trunk)
 def rotated_mask_rcnn(
     ratios: Sequence[int | float] = (0.5, 1.0, 2.0),
@@ -93,34 +136,13 @@ def rotated_mask_rcnn(
     mask_channels: int = 256,
     **common: Any,
 ) -> RotatedMaskRCNN:
-    """Rotated Mask R-CNN on FPN.
+    """Rotated Mask R-CNN.
 
     At every position there are anchors of all `ratios` (height / width) at all `angles` (degrees, counter-clockwise).
     `mask_channels` of the mask head. The rest is as in `faster_rcnn.trunk`.
     """
     base = trunk(**common)
-    channels, style, pool = base.fpn.channels, base.style, partial(rotated_roi_align, samples=2)
-    anchors = RotatedAnchors(tuple((size,) for size in common["anchor_sizes"]), tuple(ratios), tuple(angles))
-    rpn = RPN(
-        RPNHead(channels, anchors.count, ROTATED.numbers),
-        anchors,
-        base.fpn.strides,
-        style.rpn_train,
-        style.rpn_test,
-        style.rpn_beta,
-        style.rpn_divisor,
-        some_extent,
-        ROTATED,
-    )
-    box = BoxBranch(
-        replace(base.pooler(7), pool=pool, upright=rotated.upright),
-        TwoFC(channels, 7, base.hidden),
-        BoxPredictor(base.hidden, base.num_classes, numbers=ROTATED.numbers),
-        ROI_CODER,
-        HALF,
-        style.box_beta,
-        replace(base.pick, enough=some_extent, inside=anywhere, distinct=NMS[common["nms"]]),
-    )
-    head = FCNMaskHead(channels, base.num_classes, mask_channels)
-    mask = MaskBranch(replace(base.pooler(14), pool=pool, upright=rotated.upright), head, from_bitmaps_rotated)
-    return RotatedMaskRCNN(base.backbone, base.fpn, rpn, box, mask, base.pixels, base.resize)
+    parts = turn(base, ratios, angles, common["nms"], common["pool"])
+    head = FCNMaskHead(base.fpn.channels, base.num_classes, mask_channels)
+    mask = MaskBranch(parts.reader, head, from_bitmaps_rotated)
+    return RotatedMaskRCNN(base.backbone, base.fpn, parts.rpn, parts.box, mask, base.pixels, base.resize)

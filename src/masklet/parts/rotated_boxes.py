@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -15,9 +15,12 @@ from torch import Tensor
 
 from masklet.ops import rotated
 from masklet.ops.nms import Gaussian, Linear
-from masklet.parts.box_heads import Distinct, SoftDistinct
+from masklet.ops.roi import rotated_roi_align
+from masklet.parts.box_heads import Distinct, Sampled, SoftDistinct
+from masklet.parts.mask_heads import through_boxes
 from masklet.parts.matching import Matcher
 from masklet.parts.proposals import Geometry, Sizes
+from masklet.structures import Masks
 
 CANDIDATES = 1000  # of the boxes of an image, all classes together, so many are compared with each other
 
@@ -93,3 +96,16 @@ RPN_CODER = rotated.RotatedDeltaCoder((1.0, 1.0, 1.0, 1.0, 1.0), rotated.eighth_
 ROI_CODER = rotated.RotatedDeltaCoder((10.0, 10.0, 5.0, 5.0, 1.0), rotated.eighth_turn)
 ROTATED = Geometry(5, RPN_CODER, rotated.pairwise_iou, anywhere, survivors)
 HALF = Matcher(0.5, 0.5, iou=rotated.pairwise_iou)
+
+
+def shares_of(positives: Sampled, masks: Sequence[Masks]) -> Float[Tensor, " m"]:
+    """How much of its object lies in each rotated box, from the mean of the bitmap over 28 x 28 parts of the box."""
+
+    def share(
+        dense: Bool[Tensor, "g h w"], rois: Float[Tensor, "m 6"], here: Bool[Tensor, " n"]
+    ) -> Float[Tensor, " m"]:
+        inside = rotated_roi_align(dense[:, None].float(), rois, 28, 1.0)[:, 0].mean((1, 2)) * rotated.area(rois[:, 1:])
+        whole = dense.flatten(1).sum(1).float()[rois[:, 0].long()]
+        return (inside / whole.clamp(min=1)).clamp(max=1)
+
+    return through_boxes(positives, masks, share)
