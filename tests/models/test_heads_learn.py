@@ -8,6 +8,8 @@ import torch
 from masklet.data.collate import collate_instances
 from masklet.data.synthetic import synthetic
 from masklet.models import build
+from masklet.parts.proposals import Budget
+from masklet.parts.sampling import RandomSampler
 
 COMMON = {"backbone": "resnet18", "norm": "group", "channels": 64, "hidden": 32, "anchor_sizes": (8, 16, 24, 32, 48)}
 OPTIONS = {
@@ -22,6 +24,7 @@ def test_losses_fall(name):
     torch.manual_seed(0)
     pictures = synthetic("shapes3", "train", 64, 2)
     net = build(name, classes=pictures.classes, **COMMON, **OPTIONS[name]).train()
+    net.box.sampler, net.rpn.budgets[True] = RandomSampler(24, 0.25), Budget(100, 50)
     images, targets = collate_instances([pictures[i] for i in range(2)])
     optimizer, totals = torch.optim.Adam(net.parameters(), 2e-3), []
     for _ in range(12):

@@ -120,7 +120,7 @@ def test_losses_are_detectron2s(net, folder):
     (mask + sum(losses.values())).backward()
     norms = oracle.meta(folder)["grad_norms"]
     for mine, name, near in (
-        (net.box.head.fc1, "box_head.fc1", 1e-3),
+        (net.box.head.fc1, "box_head.fc1", 5e-3),
         (net.mask.coarse.shrink, "mask_head.coarse_head.reduce_spatial_dim_conv", 1e-2),
         (net.mask.coarse.fc1, "mask_head.coarse_head.fc1", 1e-2),
     ):

@@ -70,7 +70,8 @@ def test_boxes_are_read_off_the_level_of_their_size(aligned, samples):
     boxes = [random_boxes(20, 1, 900), random_boxes(7, 2, 900)]
     if not aligned:
         theirs = MultiScaleRoIAlign(list(pool.strides), 7, samples)
-        torch.testing.assert_close(pool(maps, as_rois(boxes)), theirs(maps, boxes, [(1024, 1024)] * 2))
+        want = theirs(maps, boxes, [(1024, 1024)] * 2)
+        torch.testing.assert_close(pool(maps, as_rois(boxes)), want, rtol=0, atol=1e-4)  # coordinates are rounded
     assert pool(maps, torch.zeros(0, 5)).shape == (0, 3, 7, 7)
 
 

@@ -231,7 +231,7 @@ def _detect(model: Any, image: Float[Tensor, "3 h w"]) -> Instances:
 def _detect_one(model: Any, image: Float[Tensor, "3 h w"]) -> Instances:
     size = height, width = image.shape[-2], image.shape[-1]
     resized = model.resize(image[None].to(next(model.parameters()).device))
-    found = {name: value[0].cpu() for name, value in model.detect(resized).items()}
+    found = {name: value[0].cpu() for name, value in model.detect(arranged(resized, model)).items()}
     scale = torch.tensor([width / resized.shape[3], height / resized.shape[2]])
     boxes = clip(found["boxes"].float() * scale.repeat(2), height, width)
     turned = rotated.stretched(found["rotated"].float(), *scale.tolist()) if "rotated" in found else None

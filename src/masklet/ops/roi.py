@@ -186,7 +186,8 @@ def _mean_at(
     first = (image * (h * w))[:, None, None, None]
     cells = torch.cat([first + row + column for row in rows for column in columns], -1)
     weights = torch.cat([v * u * share for v in (1 - lower, lower) for u in (1 - right, right)], -1)
-    table = features.permute(0, 2, 3, 1).reshape(-1, c)
+    whole = features.contiguous(memory_format=torch.channels_last)  # the sum would gather every cell from c planes
+    table = whole.permute(0, 2, 3, 1).reshape(-1, c)
     bags = cells.reshape(-1, 4 * s), weights.reshape(-1, 4 * s).to(table.dtype)
     return (
         F.embedding_bag(bags[0], table, mode="sum", per_sample_weights=bags[1]).view(n, oh, ow, c).permute(0, 3, 1, 2)

@@ -316,7 +316,7 @@ class BoxBranch(nn.Module):
         return {"class": kind.sum() / count, "box": place.sum() / count}
 
     def each(
-        self, logits: Float[Tensor, "m k1"], deltas: Float[Tensor, "m k 4"], sampled: Sampled
+        self, logits: Float[Tensor, "m k1"], deltas: Float[Tensor, "m k r"], sampled: Sampled
     ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
         """How wrong the class and the box of each proposal are; background has no box."""
         positive = (sampled.labels < self.predictor.num_classes).nonzero()[:, 0]

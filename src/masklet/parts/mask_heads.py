@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from masklet.ops import mask_targets
 from masklet.parts.box_heads import Sampled
 from masklet.parts.pyramid import Reader
+from masklet.parts.winograd import Conv3x3
 from masklet.structures import Masks
 
 Targets = Callable[[Tensor, Tensor, int], Tensor]  # as `ops.mask_targets.BitmapTargets`
@@ -24,7 +25,7 @@ class FCNMaskHead(nn.Module):
     def __init__(self, channels: int, num_classes: int, width: int = 256, depth: int = 4) -> None:
         super().__init__()
         self.channels, self.width = channels, width if depth else channels
-        self.convs = nn.ModuleList(nn.Conv2d(width if i else channels, width, 3, padding=1) for i in range(depth))
+        self.convs = nn.ModuleList(Conv3x3(width if i else channels, width) for i in range(depth))
         self.up = nn.ConvTranspose2d(width if depth else channels, width, 2, 2)
         self.predictor = nn.Conv2d(width, num_classes, 1)
         for layer in (*self.convs, self.up):
@@ -40,11 +41,29 @@ class FCNMaskHead(nn.Module):
 
     def features(self, x: Float[Tensor, "m c s s"]) -> Float[Tensor, "m d s s"]:
         for conv in self.convs:
-            x = conv(x).relu()
+            x = conv(x).relu_()
         return x
 
     def maps(self, x: Float[Tensor, "m d s s"]) -> Float[Tensor, "m k t t"]:
-        return self.predictor(self.up(x).relu())
+        return self.predictor(self.up(x).relu_())
+
+    def of(self, x: Float[Tensor, "m c s s"], labels: Int64[Tensor, " m"]) -> Float[Tensor, "m t t"]:
+        """The map of one class for each box, as `map_of` has it, without making those of the others.
+
+        A transposed convolution of stride 2 gives each cell its own four: it is a product, as the last layer is, and
+        only what comes of both need be put in its place.
+        """
+        x = self.features(x)
+        m, _, side, _ = x.shape
+        four = torch.matmul(self.up.weight.flatten(1).T, x.flatten(2))
+        four = four.view(m, self.up.out_channels, 4 * side * side)  # rows and columns of two, cells
+        if self.up.bias is not None:
+            four = four.add_(self.up.bias[:, None])
+        which = labels.clamp(max=self.predictor.out_channels - 1)
+        maps = torch.matmul(self.predictor.weight[which, :, 0, 0][:, None], four.relu_())
+        if self.predictor.bias is not None:
+            maps = maps + self.predictor.bias[which, None, None]
+        return maps.view(m, 2, 2, side, side).permute(0, 3, 1, 4, 2).reshape(m, 2 * side, 2 * side)
 
 
 class MLPMaskHead(nn.Module):
@@ -87,7 +106,8 @@ class MaskBranch(nn.Module):
         self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m r1"], labels: Int64[Tensor, " m"]
     ) -> Float[Tensor, "m t t"]:
         """The map of the class of each box; a head with one map knows no classes."""
-        return map_of(labels, self.head(self.pool(pyramid, rois)))
+        x = self.pool(pyramid, rois)
+        return self.head.of(x, labels) if isinstance(self.head, FCNMaskHead) else map_of(labels, self.head(x))
 
     def forward(
         self, pyramid: Mapping[str, Tensor], rois: Float[Tensor, "m r1"], labels: Int64[Tensor, " m"]

@@ -32,7 +32,8 @@ class MaskIoUHead(nn.Module):
         for dense in (self.fc1, self.fc2):
             nn.init.kaiming_uniform_(dense.weight, a=1)
         nn.init.normal_(self.predictor.weight, std=0.01)
-        for layer in (*convs, self.fc1, self.fc2, self.predictor):
+        layers: tuple[nn.Conv2d | nn.Linear, ...] = (*convs, self.fc1, self.fc2, self.predictor)
+        for layer in layers:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 

@@ -91,14 +91,31 @@ class FrozenBatchNorm2d(nn.Module):
         for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
             self.register_buffer(name, torch.full((channels,), value))
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def line(self) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
+        """What each channel is multiplied with, and what is added then."""
         gain = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * gain
+        return gain, self.bias - self.running_mean * gain
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        gain, shift = self.line()
         return torch.addcmul(shift.view(1, -1, 1, 1), x, gain.view(1, -1, 1, 1))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         state_dict.pop(prefix + "num_batches_tracked", None)  # a plain batch norm's counter; nothing here counts
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def normed(conv: nn.Module, norm: nn.Module, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h2 w2"]:
+    """`norm(conv(x))`. A constant norm goes into the filters, which saves a pass over a large map, but not in training.
+
+    Backpropagation would have to remember the changed filters, as large as the network.
+    """
+    plain = type(conv) is nn.Conv2d and conv.bias is None and not torch.is_grad_enabled()
+    if not plain or not isinstance(norm, FrozenBatchNorm2d):
+        return norm(conv(x))
+    gain, shift = norm.line()
+    weight = conv.weight * gain.view(-1, 1, 1, 1)
+    return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def freeze_batch_norm(module: nn.Module) -> nn.Module:

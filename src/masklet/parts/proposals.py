@@ -16,6 +16,7 @@ from masklet.ops.nms import nms
 from masklet.parts.anchors import Grid
 from masklet.parts.matching import Match, Matcher
 from masklet.parts.sampling import RandomSampler
+from masklet.parts.winograd import Conv3x3
 
 Sizes = Sequence[tuple[int, int]]  # height and width of every image of a batch, without its padding
 Boxes = Sequence[Float[Tensor, "_ d"]]  # the objects of every image of a batch
@@ -112,7 +113,7 @@ class RPNHead(nn.Module):
 
     def __init__(self, channels: int, anchors: int, numbers: int = 4) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv3x3(channels, channels)
         self.logits, self.deltas = nn.Conv2d(channels, anchors, 1), nn.Conv2d(channels, numbers * anchors, 1)
         for layer in (self.conv, self.logits, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
@@ -120,7 +121,7 @@ class RPNHead(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b a h w"], Float[Tensor, "b ad h w"]]:
-        x = self.conv(x).relu()
+        x = self.conv(x).relu_()
         return self.logits(x), self.deltas(x)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from masklet.ops.roi import pyramid_level, roi_align
 from masklet.parts.frames import Multiple
+from masklet.parts.winograd import Conv3x3
 from masklet.structures.errors import UserError
 
 Reader = Callable[[Mapping[str, Tensor], Tensor], Tensor]  # of boxes from a pyramid, as `PyramidPooler`
@@ -30,7 +31,7 @@ class FPN(nn.Module):
         super().__init__()
         self.levels, self.channels = tuple(channels_in), channels
         self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in channels_in.values())
-        self.outputs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in channels_in)
+        self.outputs = nn.ModuleList(Conv3x3(channels, channels) for _ in channels_in)
         names = [f"p{level[1:]}" for level in self.levels]
         self.top = f"p{int(names[-1][1:]) + 1}"
         self.strides = {name: strides[level] for name, level in zip(names, self.levels, strict=True)}
@@ -43,7 +44,7 @@ class FPN(nn.Module):
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         maps = [lateral(features[level]) for level, lateral in zip(self.levels, self.laterals, strict=True)]
         for i in reversed(range(len(maps) - 1)):
-            maps[i] = maps[i] + F.interpolate(maps[i + 1], size=maps[i].shape[-2:], mode="nearest")
+            maps[i] += F.interpolate(maps[i + 1], size=maps[i].shape[-2:], mode="nearest")
         maps = [output(x) for output, x in zip(self.outputs, maps, strict=True)]
         return dict(zip(self.strides, [*maps, maps[-1][:, :, ::2, ::2]], strict=True))
 

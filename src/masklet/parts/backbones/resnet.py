@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from masklet.parts.conv import Layer, init_kaiming, norm_layer
 from masklet.parts.deformable import DeformableConv2d, start_plain
-from masklet.parts.norm import IMAGENET
+from masklet.parts.norm import IMAGENET, normed
 from masklet.structures.errors import UserError
 
 
@@ -60,9 +60,9 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(in_channels, channels, stride, norm)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        out += x if self.downsample is None else self.downsample(x)  # in place: one large map less in the cache
+        out = self.relu(normed(self.conv1, self.bn1, x))
+        out = normed(self.conv2, self.bn2, out)
+        out += _around(self.downsample, x)  # in place: one large map less in the cache
         return self.relu(out)
 
 
@@ -95,14 +95,19 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(in_channels, channels * 4, stride, norm)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        out += x if self.downsample is None else self.downsample(x)  # in place: one large map less in the cache
+        out = self.relu(normed(self.conv1, self.bn1, x))
+        out = self.relu(normed(self.conv2, self.bn2, out))
+        out = normed(self.conv3, self.bn3, out)
+        out += _around(self.downsample, x)  # in place: one large map less in the cache
         return self.relu(out)
 
 
-def _shortcut(in_channels: int, channels: int, stride: int, norm: Layer) -> nn.Module | None:
+def _around(way: nn.Sequential | None, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+    """The way round the convolutions of a block; None is the straight one."""
+    return x if way is None else normed(way[0], way[1], x)
+
+
+def _shortcut(in_channels: int, channels: int, stride: int, norm: Layer) -> nn.Sequential | None:
     if stride == 1 and in_channels == channels:
         return None
     return nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), norm(channels))
@@ -191,10 +196,10 @@ class ResNet(nn.Module):
         return stage
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
-        c1 = self.relu(self.bn1(self.conv1(x)))
+        c1 = self.relu(normed(self.conv1, self.bn1, x))
         if self.deep:
-            c1 = self.relu(self.bn2(self.conv2(c1)))
-            c1 = self.relu(self.bn3(self.conv3(c1)))
+            c1 = self.relu(normed(self.conv2, self.bn2, c1))
+            c1 = self.relu(normed(self.conv3, self.bn3, c1))
         c2 = self.layer1(F.max_pool2d(c1, 3, 2, 1))
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)
