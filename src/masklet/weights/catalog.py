@@ -1,8 +1,8 @@
 """Weights by name: what masklet brings along, and what others publish on their own hosts.
 
 Addresses and hashes are those that the publisher gives: torchvision in the metadata of its weights, OpenMMLab in the
-names of its files (`...-<first digits of the sha256>.pth`); detectron2 gives no sha256, nor does SAM. An address on any other host
-cannot be written here: one of OpenMMLab's own lists (metafile of PSPNet, r101 769x769 80k) names a host that is not
+names of its files (`...-<first digits of the sha256>.pth`); detectron2 gives no sha256, nor does SAM. An address on any
+other host cannot be written here: one of OpenMMLab's own lists (metafile of PSPNet, r101 769x769 80k) names a host that is not
 theirs.
 """
 
@@ -19,7 +19,7 @@ from masklet.data.ade20k import CLASSES as ADE20K
 from masklet.data.categories import COCO
 from masklet.data.cityscapes import CLASSES as CITYSCAPES
 from masklet.data.voc import CLASSES as VOC
-from masklet.models.faster_rcnn import MSRA
+from masklet.models.faster_rcnn import MSRA, X101
 from masklet.parts.backbones.efficientnet_lite import LITE
 from masklet.parts.norm import IMAGENET, TENSORFLOW, Pixels
 from masklet.structures import Classes
@@ -338,6 +338,10 @@ MMDET = (
         *("htc_resnet50_coco", "htc", {"stuff_classes": 183}, 0.374, 0.423),
         "htc/htc_r50_fpn_1x_coco/htc_r50_fpn_1x_coco_20200317-7332cf16.pth",
     ),
+    (
+        *("mask_rcnn_swin_t_coco", "mask_rcnn", {"backbone": "swin_t", "style": "mmdet"}, 0.393, 0.427),
+        "swin/mask_rcnn_swin-t-p4-w7_fpn_1x_coco/mask_rcnn_swin-t-p4-w7_fpn_1x_coco_20210902_120937-9d6b7cfa.pth",
+    ),
 )
 
 
@@ -357,7 +361,66 @@ def _mmdet() -> Iterator[Entry]:
         )
 
 
+FOLDER = "COCO-InstanceSegmentation/mask_rcnn_"
+# detectron2: name, system, options, score ("ap" of masks, boxes or keypoints) and that of boxes, folder and file
+RCNNS: tuple[tuple[Any, ...], ...] = (
+    *(
+        (
+            f"mask_rcnn_{body}_coco{_3x}",
+            "mask_rcnn",
+            options,
+            masks,
+            boxes,
+            f"COCO-InstanceSegmentation/mask_rcnn_{file}",
+        )
+        for body, _3x, options, masks, boxes, file in (
+            ("resnet50", "", {}, 0.352, 0.386, "R_50_FPN_1x/137260431/model_final_a54504.pkl"),
+            ("resnet50", "_3x", {}, 0.372, 0.410, "R_50_FPN_3x/137849600/model_final_f10217.pkl"),
+            ("resnet50_c4", "_3x", {"levels": "c4"}, 0.344, 0.398, "R_50_C4_3x/137849525/model_final_4ce675.pkl"),
+            (
+                *("resnet101", "_3x", {"backbone": "resnet101"}, 0.386, 0.429),
+                "R_101_FPN_3x/138205316/model_final_a3ec72.pkl",
+            ),
+            (
+                *("resnext101", "_3x", {"backbone": "resnext101_32x8d", "style": "detectron2_x101"}, 0.395, 0.443),
+                "X_101_32x8d_FPN_3x/139653917/model_final_2d9806.pkl",
+            ),
+        )
+    ),
+    (
+        *("faster_rcnn_resnet50_coco_3x", "faster_rcnn", {}, 0.402, 0.402),
+        "COCO-Detection/faster_rcnn_R_50_FPN_3x/137849458/model_final_280758.pkl",
+    ),
+    (
+        *("fast_rcnn_resnet50_coco", "fast_rcnn", {"levels": "fpn", "pool": "align", "hidden": 1024}, 0.378, 0.378),
+        "COCO-Detection/fast_rcnn_R_50_FPN_1x/137635226/model_final_e5f7ce.pkl",
+    ),
+    (
+        *("keypoint_rcnn_resnet50_coco_3x", "keypoint_rcnn"),
+        *({"style": "detectron2_keypoints", "num_keypoints": 17}, 0.655, 0.554),
+        "COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x/137849621/model_final_a6e10b.pkl",
+    ),
+)
+
+
 def _detectron2() -> Iterator[Entry]:
+    for name, model, options, score, boxes, file in RCNNS:
+        people = model == "keypoint_rcnn"
+        classes = Classes(("person",)) if people else COCO
+        wide = "resnext101" in name
+        yield Entry(
+            name,
+            f"{'People and their joints' if people else '80 kinds of everyday objects'}, {model}",
+            "COCO",
+            "CC-BY-SA-3.0",
+            pixels=X101 if wide else MSRA,
+            url=f"https://dl.fbaipublicfiles.com/detectron2/{file}",
+            model=model,
+            options={"backbone": "resnet50", "style": "detectron2", **options, "num_classes": len(classes)},
+            classes=classes,
+            scores={"ap": score, "box_ap": boxes},
+            source="detectron2, MODEL_ZOO.md",
+        )
     yield Entry(
         "cascade_mask_rcnn_resnet50_coco_3x",
         "80 kinds of everyday objects with masks, cascade_mask_rcnn",
@@ -393,8 +456,8 @@ def _detectron2() -> Iterator[Entry]:
     )
 
 
-# SAM: name, file, sha256, MiB. Meta puts digits of the md5 into the names; the sha256 are those that micro-sam, 3D Slicer
-# and others have computed and publish.
+# SAM: name, file, sha256, MiB. Meta puts digits of the md5 into the names; the sha256 are those that micro-sam, 3D
+# Slicer and others have computed and publish.
 SAM = (
     (
         *("sam_vit_b", "sam_vit_b_01ec64.pth", 357.668),
