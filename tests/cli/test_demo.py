@@ -60,7 +60,7 @@ def small(weights, monkeypatch, tmp_path):
         with Image.open(demo.sample_photographs()[title]) as image:
             image.convert("RGB").resize((60, 40)).save(photographs[title])
     monkeypatch.setattr("masklet.weights.catalog.BUNDLED", weights)
-    monkeypatch.setattr(demo, "sample_photographs", lambda: photographs)
+    monkeypatch.setattr(demo, "sample_photographs", lambda wanted: photographs)
     return photographs
 
 
@@ -78,9 +78,10 @@ def data(tmp_path) -> Path:
 
 
 def test_photographs_are_those_inside_the_wheel():
-    found = demo.sample_photographs()
-    assert list(found) == list(demo.PHOTOGRAPHS)
-    assert all(path.is_file() for path in found.values())
+    for wanted in (demo.PHOTOGRAPHS, demo.ROUND_THINGS):
+        found = demo.sample_photographs(wanted)
+        assert list(found) == list(wanted)
+        assert all(path.is_file() for path in found.values())
 
 
 def test_demo_makes_a_page_that_needs_no_other_file(small, data, tmp_path):
@@ -114,6 +115,29 @@ def test_scores_of_the_page_are_those_of_evaluate(small, data, tmp_path):
     made = demo.run_demo(tmp_path / "out", models=models, data=data, examples=5)
     want = evaluate(models["pets"], open_source(f"pets:{data / 'pets'}", split="val"))
     assert made.metrics["miou/pets"] == pytest.approx(want["miou"])
+
+
+def test_objects_are_counted_and_scored(small, tmp_path):
+    root, rng = tmp_path / "data" / "nuclei", np.random.default_rng(0)
+    for part in ("images", "instance_ids"):
+        (root / part / "val").mkdir(parents=True)
+    for i in range(2):
+        ids = np.zeros((64, 64), np.uint8)
+        ids[10:30, 10 + i : 30], ids[40:60, 30:50] = 1, 2
+        picture = rng.integers(0, 40, (64, 64, 3)) + 180 * (ids > 0)[..., None]
+        Image.fromarray(picture.astype(np.uint8)).save(root / f"images/val/{i}.png")
+        Image.fromarray(ids).save(root / f"instance_ids/val/{i}.png")
+    torch.manual_seed(0)
+    tiny = {"backbone": "resnet18", "channels": 8, "hidden": 8, "mask_channels": 4, "short_side": 64, "threshold": 0.0}
+    model = build("mask_rcnn", classes=["nucleus"], **tiny)
+    made = demo.run_demo(tmp_path / "out", models={"nuclei": model}, data=root.parent, examples=2)
+    assert list(made.metrics) == ["ap50/nuclei"]
+    assert 0 <= made.metrics["ap50/nuclei"] <= 1
+    text = made.page.read_text()
+    assert len(re.findall(r"nucleus: \d+ found, 2 there, AP at IoU .5 \d\.\d\d", text)) == 2
+    assert len(re.findall(r"nucleus: \d+ found<", text)) == 2, "photographs have no truth"
+    assert 'class="legend"' not in text
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"index.html", "nuclei.jpg", "nuclei"}
 
 
 def test_without_data_there_are_only_photographs(small, tmp_path):

@@ -24,12 +24,13 @@ from PIL import Image
 from torch import nn
 
 from masklet import __version__
-from masklet.data.formats import write_index_png
 from masklet.data.images import read_image
 from masklet.data.sources import open_source
+from masklet.inference.evaluate_objects import COCO_LIMIT, ObjectScores
 from masklet.inference.image import Predictor
+from masklet.inference.writers import write_index
 from masklet.metrics.semantic import SemanticScore
-from masklet.structures import Classes, SemanticMap
+from masklet.structures import Classes, Instances, SemanticMap
 from masklet.structures.errors import UserError
 from masklet.structures.files import replacing
 from masklet.viz.contact import contact_sheet
@@ -49,9 +50,11 @@ class Subject:
     folder: str
     heading: str
     photographs_first: bool = False
+    photographs: Mapping[str, str] | None = None  # of its own: title and file
 
 
-PHOTOGRAPHS = MappingProxyType(  # inside the scikit-image wheel, in the public domain or CC0
+# Inside the scikit-image wheel, in the public domain or CC0.
+PHOTOGRAPHS = MappingProxyType(
     {
         "Chelsea the cat": "chelsea.png",
         "Eileen Collins, astronaut": "astronaut.png",
@@ -59,14 +62,26 @@ PHOTOGRAPHS = MappingProxyType(  # inside the scikit-image wheel, in the public 
         "A rocket on its pad": "rocket.jpg",
     }
 )
+ROUND_THINGS = MappingProxyType(
+    {
+        "Coins from Pompeii": "coins.png",
+        "Hubble's deep field": "hubble_deep_field.jpg",
+        "Glands of a colon, immunostained": "ihc.png",
+    }
+)
 SUBJECTS = MappingProxyType(  # in the order of the page
     {
         "pets": Subject("pets", "pets", "Sample photographs: one cat, three without a pet", photographs_first=True),
         "street": Subject("camvid", "camvid", "Sample photographs, from outside its world"),
         "flood": Subject("flood", "flood_area", "Sample photographs, from outside its world"),
+        "nuclei": Subject(
+            "nuclei", "nuclei", "Sample pictures: round things and a stain that it has never seen", False, ROUND_THINGS
+        ),
     }
 )
 ON_PAGE = 900  # pixels; longer sides are shrunk on the page, never in the PNG files
+SURE = 0.5  # objects with a lower score count for average precision but are not drawn
+SCORES = MappingProxyType({"miou": "mean IoU", "ap50": "AP at IoU .5"})  # the one number of a page
 
 
 @dataclass(frozen=True)
@@ -75,28 +90,33 @@ class Shown:
 
     title: str
     photo: UInt8[np.ndarray, "h w 3"]
-    result: SemanticMap
+    answer: SemanticMap | Instances
     seconds: float
-    truth: SemanticMap | None = None
-    score: SemanticScore | None = None
+    truth: SemanticMap | Instances | None = None
+
+    @property
+    def result(self) -> SemanticMap | Instances:
+        """What is drawn: all but unlikely objects."""
+        answer = self.answer
+        return answer[answer.scores >= SURE] if isinstance(answer, Instances) else answer
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo wrote, and the mean IoU of each model on the validation pictures that it showed."""
+    """What the demo wrote, and one score of each model on the validation pictures that it showed."""
 
     page: Path
     files: tuple[Path, ...]
     metrics: Mapping[str, float]
 
 
-def sample_photographs() -> dict[str, Path]:
-    """Title and file of the photographs that scikit-image carries, without importing it."""
+def sample_photographs(wanted: Mapping[str, str] = PHOTOGRAPHS) -> dict[str, Path]:
+    """Title and file of the `wanted` pictures that scikit-image carries, without importing it."""
     spec = find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
         raise UserError("the sample photographs come with scikit-image", hint="pip install 'masklet[demo]'")
     folder = Path(spec.submodule_search_locations[0]) / "data"
-    return {title: folder / name for title, name in PHOTOGRAPHS.items() if (folder / name).exists()}
+    return {title: folder / name for title, name in wanted.items() if (folder / name).exists()}
 
 
 def run_demo(
@@ -112,10 +132,10 @@ def run_demo(
     """
     out, started = Path(out), time.perf_counter()
     models = _bundled() if models is None else models
-    photographs = sample_photographs()
+    sample_photographs(PHOTOGRAPHS)  # says what is missing before anything is computed
     sets = {name: _validation(name, Path(data), examples) for name in models}
     # A street model has nothing to say about a cat: it sees the photographs only where it has no streets to look at.
-    apt = {name: photographs if _at_home(name) or not sets[name] else {} for name in models}
+    apt = {name: sample_photographs(_own(name)) if _at_home(name) or not sets[name] else {} for name in models}
     total = sum(len(apt[name]) + len(sets[name]) for name in models)
     seen: dict[str, list[Shown]] = {}
     files: list[Path] = []
@@ -129,7 +149,8 @@ def run_demo(
             if progress is not None:
                 progress(sum(map(len, seen.values())), total)
     sheets = [_sheet(out / f"{name}.jpg", name, found) for name, found in seen.items()]
-    metrics = {f"miou/{name}": _mean(found) for name, found in seen.items() if any(s.truth for s in found)}
+    scores = {name: _score(found) for name, found in seen.items()}
+    metrics = {f"{key}/{name}": value for name, score in scores.items() for key, value in score.items()}
     page = out / "index.html"
     with replacing(page) as unfinished:
         unfinished.write_text(_page(seen, time.perf_counter() - started), encoding="utf-8")
@@ -145,77 +166,107 @@ def _bundled() -> dict[str, nn.Module]:
 
 
 def _at_home(name: str) -> bool:
-    """Whether the sample photographs are what a model is about."""
-    return name not in SUBJECTS or SUBJECTS[name].photographs_first
+    """Whether the sample photographs are what a model is about, or at least chosen for it."""
+    subject = SUBJECTS.get(name)
+    return subject is None or subject.photographs_first or subject.photographs is not None
 
 
-def _validation(name: str, data: Path, count: int) -> list[tuple[str, str, Any, SemanticMap]]:
+def _own(name: str) -> Mapping[str, str]:
+    """The pictures that suit a model."""
+    subject = SUBJECTS.get(name)
+    return PHOTOGRAPHS if subject is None or subject.photographs is None else subject.photographs
+
+
+def _validation(name: str, data: Path, count: int) -> list[tuple[str, str, Any, SemanticMap | Instances]]:
     """Title, file name, image and truth of some validation pictures, evenly spread; none without the data."""
     subject = SUBJECTS.get(name)
     if subject is None or not (data / subject.folder).is_dir():
         return []
     source = open_source(f"{subject.kind}:{data / subject.folder}", split="val")
     picked = [source[(2 * i + 1) * len(source) // (2 * count)] for i in range(min(count, len(source)))]
+    truths = [s.instances if s.semantic is None else SemanticMap(s.semantic, source.classes) for s in picked]
     return [
-        (s.name, Path(s.name).name, s.image, SemanticMap(s.semantic, source.classes))
-        for s in picked
-        if s.semantic is not None
+        (s.name, Path(s.name).name, s.image, truth)
+        for s, truth in zip(picked, truths, strict=True)
+        if truth is not None
     ]
 
 
-def _look(model: nn.Module, title: str, photo: UInt8[np.ndarray, "h w 3"], truth: SemanticMap | None) -> Shown:
+def _look(
+    model: nn.Module, title: str, photo: UInt8[np.ndarray, "h w 3"], truth: SemanticMap | Instances | None
+) -> Shown:
     """What `model` sees; beside truth it may not choose the classes that a benchmark leaves out."""
     look = Predictor(model, barred=() if truth is None else truth.classes.unscored)
     start = time.perf_counter()
-    (result,) = look([read_image(photo)])
-    seconds = time.perf_counter() - start
-    if truth is None:
-        return Shown(title, photo, result, seconds)
-    score = SemanticScore(truth.classes)
-    score.update(result.labels, truth.labels)
-    return Shown(title, photo, result, seconds, truth, score)
+    (answer,) = look([read_image(photo)])
+    return Shown(title, photo, answer, time.perf_counter() - start, truth)
 
 
-def _mean(found: Sequence[Shown]) -> float:
-    """Mean IoU over the pictures with truth, taken together."""
-    whole: SemanticScore | None = None
-    for shown in found:
-        if shown.score is not None:
-            whole = whole or SemanticScore(shown.score.classes)
-            whole.merge(shown.score)
-    return whole.compute()["miou"] if whole else float("nan")
+def _score(found: Sequence[Shown]) -> dict[str, float]:
+    """Mean IoU, or AP at IoU .5, over the pictures with truth, taken together; nothing where there is no truth."""
+    if regions := _regions(found):
+        return {"miou": regions["miou"]}
+    pairs = [(s.answer, s.truth) for s in found]
+    objects = [(a, t) for a, t in pairs if isinstance(a, Instances) and isinstance(t, Instances)]
+    if not objects:
+        return {}
+    score = ObjectScores(objects[0][1].classes, max(COCO_LIMIT, *(len(answer) for answer, _ in objects)))
+    for i, (answer, truth) in enumerate(objects):
+        score.update(answer, truth, str(i))
+    return {"ap50": score.compute()["ap50"]}
 
 
-def _pictures(shown: Shown, stem: Path) -> tuple[Path, Path]:
+def _regions(found: Sequence[Shown]) -> dict[str, float]:
+    """The scores of label maps that have truth, taken together; nothing where there are none."""
+    pairs = [(s.answer, s.truth) for s in found]
+    maps = [(a, t) for a, t in pairs if isinstance(a, SemanticMap) and isinstance(t, SemanticMap)]
+    if not maps:
+        return {}
+    score = SemanticScore(maps[0][1].classes)
+    for answer, truth in maps:
+        score.update(answer.labels, truth.labels)
+    return score.compute()
+
+
+def _pictures(shown: Shown, stem: Path) -> list[Path]:
     """The overlay and the index picture of one result."""
-    painted, index = stem.with_name(f"{stem.name}_overlay.png"), stem.with_name(f"{stem.name}_index.png")
+    painted = stem.with_name(f"{stem.name}_overlay.png")
     with replacing(painted) as unfinished:
         Image.fromarray(overlay(shown.photo, shown.result)).save(unfinished)
-    write_index_png(index, shown.result.labels, shown.result.classes)
-    return painted, index
+    index = stem.with_name(f"{stem.name}_index.png")
+    write_index(index, shown.result)
+    return [painted, index]
 
 
 def _sheet(path: Path, name: str, found: Sequence[Shown]) -> Path:
     """A contact sheet of everything that one model was shown."""
-    rows = [[s.photo, overlay(s.photo, s.truth) if s.truth else None, overlay(s.photo, s.result)] for s in found]
+    rows = [
+        [s.photo, None if s.truth is None else overlay(s.photo, s.truth), overlay(s.photo, s.result)] for s in found
+    ]
     captions = [[s.title, "", _caption(s)] for s in found]
-    picture = contact_sheet(rows, ("photograph", "truth", name), captions, key=found[0].result.classes, width=1280)
+    key = None if isinstance(found[0].result, Instances) else found[0].result.classes  # each object has its own colour
+    picture = contact_sheet(rows, ("photograph", "truth", name), captions, key=key, width=1280)
     with replacing(path) as unfinished:
         Image.fromarray(picture).save(unfinished, quality=88)
     return path
 
 
 def _caption(shown: Shown) -> str:
-    if shown.score is None:
+    if isinstance(shown.result, Instances):
+        count, (name, *_) = len(shown.result), shown.result.classes.names
+        known = f", {len(shown.truth)} there" if isinstance(shown.truth, Instances) else ""
+        score = "".join(f", {SCORES[key]} {value:.2f}" for key, value in _score([shown]).items())
+        return f"{name}: {count} found{known}{score}"
+    scores = _regions([shown])
+    if not scores:
         return ", ".join(f"{name} {percent(share)}" for name, share in _shares(shown.result)[:3])
-    scores = shown.score.compute()
     best = [f"{n} {scores[f'iou/{n}']:.2f}" for n, _ in _shares(shown.truth) if scores.get(f"iou/{n}", -1) >= 0]
     return f"mean IoU {scores['miou']:.2f}" + (f" ({', '.join(best[:4])})" if len(best) > 1 else "")
 
 
-def _shares(result: SemanticMap | None) -> list[tuple[str, float]]:
+def _shares(result: SemanticMap | Instances | None) -> list[tuple[str, float]]:
     """Classes in a map and the part of the picture that they cover, largest first."""
-    areas = {} if result is None else result.area()
+    areas = result.area() if isinstance(result, SemanticMap) else {}
     return sorted(((name, share) for name, share in areas.items() if share > 0), key=lambda pair: -pair[1])
 
 
@@ -251,18 +302,18 @@ def _section(name: str, found: Sequence[Shown]) -> str:
         f"<span>{len(classes)} classes</span>",
         f"<span>{_median([s.seconds for s in found]):.2f} s per picture</span>",
     ]
-    if entry is not None and "miou" in note.get("scores", {}):
-        facts.append(
-            f"<span>mean IoU on all of {html.escape(entry.data)} val <b>{note['scores']['miou']:.3f}</b></span>"
-        )
+    for key, words in SCORES.items():
+        if entry is not None and key in note.get("scores", {}):
+            facts.append(
+                f"<span>{words} on all of {html.escape(entry.data)} val <b>{note['scores'][key]:.3f}</b></span>"
+            )
     checked = [s for s in found if s.truth is not None]
-    if checked:
-        facts.append(f"<span>on the {len(checked)} below <b>{_mean(checked):.3f}</b></span>")
+    facts += [f"<span>on the {len(checked)} below <b>{value:.3f}</b></span>" for value in _score(found).values()]
     parts = [
         f"<section><h2>{html.escape(name)}</h2>",
         f"<p>{html.escape(entry.about if entry is not None else '')}</p>",
         f'<div class="facts">{"".join(facts)}</div>',
-        _legend(classes),
+        "" if isinstance(found[0].result, Instances) else _legend(classes),
     ]
     subject = SUBJECTS.get(name)
     heading = subject.heading if subject is not None else "Sample photographs"

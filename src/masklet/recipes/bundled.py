@@ -7,6 +7,7 @@ it is finished exports `NAME.safetensors` in half precision, with a model card b
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import sys
@@ -15,13 +16,17 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
 from masklet.data.sources import open_source
-from masklet.inference.evaluate import measure
+from masklet.inference.evaluate import evaluate
 from masklet.models import unknown
-from masklet.recipes.semantic import Result, SemanticRecipe, run
+from masklet.recipes import instances, semantic
+from masklet.recipes.instances import InstanceRecipe
+from masklet.recipes.running import DETAIL, Result
+from masklet.recipes.semantic import SemanticRecipe
 from masklet.weights import load, read_note, save_checkpoint
 from masklet.weights.catalog import BUNDLED
 
@@ -43,9 +48,40 @@ BASE = SemanticRecipe(
     weight_decay=0.02,
     save_seconds=180.0,
 )
+NUCLEI = InstanceRecipe(
+    data="nuclei:nuclei",
+    options={
+        "backbone": "efficientnet_lite0",
+        "weights": "imagenet",
+        "norm": "batch",
+        "anchor_sizes": [12, 24, 48, 96, 192],  # most nuclei are 10 to 60 pixels wide once they are enlarged
+        "channels": 96,
+        "hidden": 384,
+        "mask_channels": 96,
+        "max_objects": 400,
+        "short_side": 512,
+        "tile": 256,
+    },
+    epochs=18,
+    framing="window",
+    crop=(352, 352),
+    scale=(1.0, 2.4),  # half of the pictures are 256 x 256 with nuclei of 13 pixels
+    aim=0.8,  # most of many pictures is black
+    turns=True,
+    jitter=0.5,
+    saturation=0.9,  # stains, and what they look like in grey, which few training pictures are
+    hue=0.08,
+    spread=256,
+    rois=256,
+    lr=6e-4,
+    lr_factors={r"backbone\.": 0.25},
+    ema=0.998,
+    validate_every=3,
+    val_limit=35,
+)
 # Photographs of whole scenes and whole animals are seen at the size that ImageNet's weights know: a network that sees
 # them at full size takes fur for ground.
-RECIPES: Mapping[str, SemanticRecipe] = MappingProxyType(
+RECIPES: Mapping[str, SemanticRecipe | InstanceRecipe] = MappingProxyType(
     {
         "street": replace(
             BASE,
@@ -86,6 +122,7 @@ RECIPES: Mapping[str, SemanticRecipe] = MappingProxyType(
             monitor="iou/pet",
             validate_every=5,
         ),
+        "nuclei": NUCLEI,
     }
 )
 SOURCES: Mapping[str, str] = MappingProxyType(
@@ -96,6 +133,8 @@ SOURCES: Mapping[str, str] = MappingProxyType(
         "multiple of five is validation",
         "pets": "Oxford-IIIT Pets (Parkhi et al. 2012), a sample of three breeds, 166 training and 40 validation "
         "images; CC BY-SA 4.0",
+        "nuclei": "Data Science Bowl 2018, stage 1 (BBBC038v1), with the community's mask fixes (lopuhin/"
+        "kaggle-dsbowl-2018-dataset-fixes), 330 training and 70 validation images; CC0",
     }
 )
 
@@ -106,32 +145,34 @@ def train(name: str, data_root: Path, out: Path, words: Sequence[str] = (), prog
         raise unknown("bundled model", name, RECIPES)
     kind, _, folder = RECIPES[name].data.partition(":")
     recipe = replace(RECIPES[name], data=f"{kind}:{data_root / folder}").override(words)
-    return run(recipe, out, resume=(out / "last.safetensors").exists(), progress=progress)
+    resume = (out / "last.safetensors").exists()
+    if isinstance(recipe, InstanceRecipe):
+        return instances.run(recipe, out, resume=resume, progress=progress)
+    return semantic.run(recipe, out, resume=resume, progress=progress)
 
 
 def export(name: str, result: Result, command: str) -> tuple[Path, Path]:
     """Writes the best weights in half precision, scored again as a user will load them, and their model card."""
     note = read_note(result.best) or {}
-    recipe = SemanticRecipe.from_dict(note["recipe"])
+    recipe = RECIPES[name].from_dict(note["recipe"])
     path, card = result.out / f"{name}.safetensors", result.out / f"{name}.md"
     extra = {"recipe": note["recipe"] | {"data": RECIPES[name].data, "val_data": None}, "epoch": note["epoch"]}
     save_checkpoint(path, load(result.best), extra, half=True)
     data = open_source(recipe.val_data or recipe.data, split=recipe.val_split)
-    scores = measure(load(path), data).compute()
+    scores = evaluate(load(path), data)
     save_checkpoint(path, load(result.best), {**extra, "scores": scores}, half=True)
     card.write_text(model_card(name, recipe, result, scores, command, path.stat().st_size))
     return path, card
 
 
-def model_card(
-    name: str, recipe: SemanticRecipe, result: Result, scores: Mapping[str, float], command: str, size: int
-) -> str:
+def model_card(name: str, recipe: Any, result: Result, scores: Mapping[str, float], command: str, size: int) -> str:
     """What a user needs to know about a checkpoint, in markdown."""
-    default = SemanticRecipe(data="")
+    default = type(recipe)(data="")
     changed = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in ("data", "val_data")}
     changed = {k: v for k, v in changed.items() if v != getattr(default, k)}
-    main = {k: v for k, v in scores.items() if "/" not in k}
-    each = {k.removeprefix("iou/"): v for k, v in scores.items() if k.startswith("iou/")}
+    main = {k: v for k, v in scores.items() if not DETAIL.search(k) and not math.isnan(v)}
+    kind = {"iou": "IoU", "ap": "AP"}
+    each = [(k.partition("/"), v) for k, v in scores.items() if "/" in k and k.partition("/")[0] in kind]
     last = result.history[-5:]
     trend = ", ".join(f"{r[recipe.monitor]:.4f}" for r in last if recipe.monitor in r)
     return "\n".join(
@@ -145,17 +186,17 @@ def model_card(
             f"{timedelta(seconds=round(result.seconds))}",
             f"- Hardware: {hardware()}",
             f"- Best epoch {result.best_epoch} by {recipe.monitor}; the last validations gave {trend}",
-            "- Scores: this file on whole images, automatic precision, no test-time augmentation; dataset mode",
+            "- Scores: `masklet evaluate` of this file: automatic precision, no test-time augmentation",
             "",
             "| " + " | ".join(main) + " |",
             "|" + "--:|" * len(main),
             "| " + " | ".join(f"{v:.4f}" for v in main.values()) + " |",
             "",
-            "| class | IoU |",
+            f"| class | {kind[each[0][0][0]]} |",
             "|---|--:|",
-            *(f"| {k} | {v:.4f} |" for k, v in each.items()),
+            *(f"| {k[2]} | {v:.4f} |" for k, v in each),
             "",
-            "Recipe, where it differs from the defaults of `SemanticRecipe`:",
+            f"Recipe, where it differs from the defaults of `{type(recipe).__name__}`:",
             "",
             *(f"- {k}: {v}" for k, v in changed.items()),
             "",
@@ -182,7 +223,9 @@ def main(words: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser("python -m masklet.recipes.bundled", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("name", choices=tuple(RECIPES))
-    parser.add_argument("--data-root", type=Path, required=True, help="folder that holds camvid, flood_area and pets")
+    parser.add_argument(
+        "--data-root", type=Path, required=True, help="folder that holds camvid, flood_area, pets, nuclei"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of this training; run again to continue it")
     parser.add_argument("--install", action="store_true", help="copy the result into masklet's own bundled weights")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="changes to the recipe, e.g. epochs=10")

@@ -23,6 +23,7 @@ from masklet.data.framing import RandomShortSide, RandomTurn, RandomWindow, by_s
 from masklet.inference.evaluate_objects import ObjectScores, measure_objects
 from masklet.models import MODELS, list_models, unknown
 from masklet.parts.box_heads import BoxBranch
+from masklet.parts.sampling import RandomSampler
 from masklet.recipes import plans
 from masklet.recipes.running import Record, Result, assemble, carry_out, initial_model, sources_of
 from masklet.structures import Instances
@@ -233,7 +234,7 @@ def prepare(recipe: InstanceRecipe, source: Any, crew: Team) -> Training:
     """Model, optimizer, schedule, feed and average for `recipe`, at the start."""
     model = initial_model(recipe, source.classes, crew.device)
     for part in model.modules():
-        if isinstance(part, BoxBranch):
+        if isinstance(part, BoxBranch) and isinstance(part.sampler, RandomSampler):
             part.sampler = replace(part.sampler, count=recipe.rois)
     feed = Feed(
         by_size(source, recipe.spread) if recipe.spread else source,
