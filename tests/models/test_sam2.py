@@ -346,6 +346,16 @@ def test_every_parameter_learns_from_clips(how: Prompting) -> None:
     assert not [name for name, p in model.encoder.named_parameters() if p.grad is None]
 
 
+def test_a_clip_has_frames_to_learn_from() -> None:
+    """However many frames may be given: one is left to look for the object in."""
+    model = tiny(**SMALL).train()
+    frames, masks = clip()
+    for seed in range(3):
+        two = [m[:, :2] for m in masks]
+        losses = model.loss(frames[:, :2], two, Prompting(points=0.0), generator=torch.Generator().manual_seed(seed))
+        assert losses["object"] > 0
+
+
 def test_images_and_unknown_frames_and_nothing() -> None:
     model = tiny(**SMALL).train()
     frames, masks = clip()

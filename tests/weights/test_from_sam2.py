@@ -119,7 +119,9 @@ def test_prompts_and_decoder(tiny: SAM2) -> None:
         "point_mask": ([[500, 375]], [1], rough),
     }
     for name, (points, labels, mask) in prompts.items():
-        queries = Queries(torch.tensor([points]).view(1, -1, 2), torch.tensor([labels], dtype=torch.long), mask)
+        queries = Queries(
+            torch.tensor(points, dtype=torch.float32).view(1, -1, 2), torch.tensor([labels], dtype=torch.long), mask
+        )
         decoded = tiny._tokens(features, grid, queries)
         logits = tiny.masks(frame, decoded)
         sam_oracle.check(f"{name}.all_logits", logits, decoder)

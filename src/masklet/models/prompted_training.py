@@ -128,7 +128,7 @@ def prompted_losses(
 
 def _plan(t: int, by_points: bool, how: Prompting, chance: _Chance) -> tuple[list[int], list[int]]:
     """The frames that are prompted first, and those that are corrected, these among them."""
-    count = chance.between(1, min(how.prompted, t))
+    count = chance.between(1, max(1, min(how.prompted, t if by_points else t - 1)))  # a given mask teaches nothing
     first = [0, *sorted(chance.some(range(1, t), count - 1))]
     if not by_points or how.rounds < 1:
         return first, []
