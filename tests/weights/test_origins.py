@@ -106,6 +106,9 @@ def test_recorded_keys_are_wanted_to_the_last(name):
 @pytest.mark.parametrize(
     ("name", "entry"),
     [
+        ("d2_pointrend_rcnn_r50_fpn", "point_rend_resnet50_coco_3x"),
+        ("mmdet_point_rend_r50_caffe_fpn", "point_rend_resnet50_coco_mmdet"),
+        ("mmdet_ms_rcnn_r50_caffe_fpn", "mask_scoring_rcnn_resnet50_coco"),
         ("mmseg_pspnet_r50_d8", "pspnet_resnet50_cityscapes"),
         ("mmseg_unet_s5_d16", "unet_drive"),
         ("mmseg_deeplabv3plus_r50_d8", "deeplabv3plus_resnet50_cityscapes"),

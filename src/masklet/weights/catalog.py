@@ -330,7 +330,7 @@ def _openmmlab() -> Iterator[Entry]:
 
 # mmdetection: name, system, further options, score of masks and boxes on COCO val2017, folder and file
 MMDETECTION = "https://download.openmmlab.com/mmdetection/v2.0/"
-MMDET = (
+MMDET: tuple[tuple[Any, ...], ...] = (
     (
         *("cascade_mask_rcnn_resnet50_coco", "cascade_mask_rcnn", {}, 0.359, 0.412),
         "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x_coco/cascade_mask_rcnn_r50_fpn_1x_coco_20200203-9d4dcb24.pth",
@@ -343,6 +343,14 @@ MMDET = (
         *("mask_rcnn_swin_t_coco", "mask_rcnn", {"backbone": "swin_t", "style": "mmdet"}, 0.393, 0.427),
         "swin/mask_rcnn_swin-t-p4-w7_fpn_1x_coco/mask_rcnn_swin-t-p4-w7_fpn_1x_coco_20210902_120937-9d6b7cfa.pth",
     ),
+    (
+        *("mask_scoring_rcnn_resnet50_coco", "mask_scoring_rcnn", {"style": "mmdet_caffe"}, None, None),
+        "ms_rcnn/ms_rcnn_r50_caffe_fpn_1x_coco/ms_rcnn_r50_caffe_fpn_1x_coco_20200702_180848-61c9355e.pth",
+    ),
+    (
+        *("point_rend_resnet50_coco_mmdet", "point_rend", {"style": "mmdet_caffe"}, None, None),
+        "point_rend/point_rend_r50_caffe_fpn_mstrain_1x_coco/point_rend_r50_caffe_fpn_mstrain_1x_coco-1bcb5fb4.pth",
+    ),
 )
 
 
@@ -352,12 +360,13 @@ def _mmdet() -> Iterator[Entry]:
             name,
             f"80 kinds of everyday objects with masks, {model}",
             "COCO",
+            pixels=MSRA if options.get("style") == "mmdet_caffe" else IMAGENET,
             url=MMDETECTION + file,
             sha256=_digits(file),
             model=model,
             options={"backbone": "resnet50", "style": "mmdet_cascade", **options, "num_classes": len(COCO)},
             classes=COCO,
-            scores={"ap": masks, "box_ap": boxes},
+            scores={} if masks is None else {"ap": masks, "box_ap": boxes},
             source=f"mmdetection, configs/{file.partition('/')[0]}/README.md",
         )
 
@@ -404,7 +413,43 @@ RCNNS: tuple[tuple[Any, ...], ...] = (
 )
 
 
+POINT_REND = "https://dl.fbaipublicfiles.com/detectron2/PointRend/"
+
+
+def _point_rend() -> Iterator[Entry]:
+    for name, file in (
+        ("point_rend_resnet50_coco", "pointrend_rcnn_R_50_FPN_1x_coco/164254221/model_final_736f5a.pkl"),
+        ("point_rend_resnet50_coco_3x", "pointrend_rcnn_R_50_FPN_3x_coco/164955410/model_final_edd263.pkl"),
+    ):
+        yield Entry(
+            name,
+            "80 kinds of everyday objects with masks, point_rend",
+            "COCO",
+            "CC-BY-SA-3.0",
+            pixels=MSRA,
+            url=f"{POINT_REND}InstanceSegmentation/{file}",
+            model="point_rend",
+            options={"backbone": "resnet50", "style": "detectron2", "num_classes": len(COCO)},
+            classes=COCO,
+            source="detectron2, projects/PointRend/README.md",
+        )
+    yield Entry(
+        "point_rend_semantic_resnet101_cityscapes",
+        f"{SCENES['Cityscapes']}, point_rend_semantic",
+        "Cityscapes",
+        "CC-BY-SA-3.0",
+        pixels=MSRA,
+        url=f"{POINT_REND}SemanticSegmentation/pointrend_semantic_R_101_FPN_1x_cityscapes/202576688/"
+        "model_final_cf6ac1.pkl",
+        model="point_rend_semantic",
+        options={"backbone": "resnet101", "style": "detectron2", "num_classes": 19},
+        classes=CITYSCAPES,
+        source="detectron2, projects/PointRend/README.md",
+    )
+
+
 def _detectron2() -> Iterator[Entry]:
+    yield from _point_rend()
     for name, model, options, score, boxes, file in RCNNS:
         people = model == "keypoint_rcnn"
         classes = Classes(("person",)) if people else COCO
