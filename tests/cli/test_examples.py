@@ -86,21 +86,6 @@ def test_sliding_window(monkeypatch, tmp_path, capsys):
     assert max(differences) < 1e-4
 
 
-def test_click(monkeypatch, tmp_path, capsys):
-    from sam_peers import TINY
-
-    y, x = np.mgrid[:40, :60]
-    disc = (y - 20) ** 2 + (x - 25) ** 2 < 144
-    Image.fromarray(np.where(disc[..., None], [200, 60, 40], [50, 90, 160]).astype(np.uint8)).save(tmp_path / "photo.png")
-    run(monkeypatch, tmp_path, "click.py", tmp_path / "photo.png", "--box", "10,5,42,36")
-    assert f"the object covers {disc.mean():.1%}, predicted IoU 1.00" in capsys.readouterr().out
-    model = save_checkpoint(tmp_path / "sam.safetensors", build("sam_vit_b", **TINY))
-    words = ("--model", model, "--point", "25,20", "--point", "3,4,0", "--out", "other.png")
-    run(monkeypatch, tmp_path, "click.py", tmp_path / "photo.png", *words)
-    with Image.open(tmp_path / "other.png") as drawn:
-        assert drawn.size == (60, 40)
-
-
 def test_show_anchors(monkeypatch, tmp_path, capsys):
     torch.manual_seed(0)
     options = {"backbone": "resnet18", "channels": 8, "hidden": 8, "short_side": 0, "anchor_sizes": (8, 16, 24, 32, 64)}
@@ -114,6 +99,22 @@ def test_show_anchors(monkeypatch, tmp_path, capsys):
     assert said[3].startswith("stage 0    IoU")
     with Image.open(tmp_path / "anchors.png") as sheet:
         assert sheet.width == 400
+
+
+def test_click(monkeypatch, tmp_path, capsys):
+    from sam_peers import TINY
+
+    y, x = np.mgrid[:40, :60]
+    disc = (y - 20) ** 2 + (x - 25) ** 2 < 144
+    pixels = np.where(disc[..., None], [200, 60, 40], [50, 90, 160]).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    run(monkeypatch, tmp_path, "click.py", tmp_path / "photo.png", "--box", "10,5,42,36")
+    assert f"the object covers {disc.mean():.1%}, predicted IoU 1.00" in capsys.readouterr().out
+    model = save_checkpoint(tmp_path / "sam.safetensors", build("sam_vit_b", **TINY))
+    words = ("--model", model, "--point", "25,20", "--point", "3,4,0", "--out", "other.png")
+    run(monkeypatch, tmp_path, "click.py", tmp_path / "photo.png", *words)
+    with Image.open(tmp_path / "other.png") as drawn:
+        assert drawn.size == (60, 40)
 
 
 def test_each_example_is_tested():

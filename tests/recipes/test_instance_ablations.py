@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.resources import files
 
 import pytest
 from PIL import Image
 
+from conftest import REPOSITORY
 from masklet.recipes import instance_ablations
 from masklet.recipes.instance_ablations import VARIANTS, compared, study, table
 
@@ -41,3 +43,16 @@ def test_pairs_are_compared_seed_by_seed():
     )
     assert rows[2] == "| sigmoid | 0 | 0.500 | 0.500 | 0.500 | 0.500 | 0.500 | 9 |"
     assert rows[4].startswith("| softmax | 1 |")
+
+
+def test_the_page_shows_what_was_measured():
+    """Every seed agrees with the paper about which variant is better."""
+    runs = json.loads(files("masklet.recipes").joinpath("instance_ablations.json").read_text())["runs"]
+    assert table(runs) in (REPOSITORY / "docs" / "instance-ablations.md").read_text()
+    assert {run["recipe"]["steps"] for run in runs} == {v.recipe.steps for v in VARIANTS.values()}
+    rows = compared(runs)
+    assert len(rows) == 2
+    for row in rows.values():
+        better, worse = row.values()
+        assert len(better) == 3
+        assert all(a > b for a, b in zip(better, worse, strict=True))

@@ -97,6 +97,14 @@ class MovingShapes(Sequence[Clip]):
         seen = clip.masks[:, 0].flatten(1).sum(1) >= 9
         return Clip(clip.frames, clip.masks[seen], clip.name)
 
+    def draw(self, frames: int, generator: torch.Generator) -> Clip:
+        """A clip of `frames` frames with an object in it, from any of the training clips there could be."""
+        while True:
+            number = int(torch.randint(2**31, (), generator=generator))
+            clip = replace(self, frames=frames, clips=number + 1)[number]
+            if len(clip.masks):
+                return clip
+
 
 def _mover(rng: np.random.Generator) -> Mover:
     color = rng.uniform(0.05, 0.95, 3)

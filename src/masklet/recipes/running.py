@@ -26,7 +26,7 @@ from masklet.structures.files import replacing
 from masklet.train.checkpoint import Record, load_last, read_notes, save_last
 from masklet.train.distributed import Team, team
 from masklet.train.ema import Ema
-from masklet.train.feed import Feed
+from masklet.train.feed import Batches
 from masklet.train.log import StepLog, TensorBoard, write_csv
 from masklet.train.loop import Training, fit
 from masklet.train.optim import build_optimizer
@@ -84,7 +84,7 @@ def _options_of(start: str | None, model: str) -> dict[str, Any]:
     return {key: value for key, value in note["options"].items() if key != "num_classes"} if note and same else {}
 
 
-def assemble(recipe: Any, model: nn.Module, step: nn.Module, feed: Feed, warm_up: int, crew: Team) -> Training:
+def assemble(recipe: Any, model: nn.Module, step: nn.Module, feed: Batches, warm_up: int, crew: Team) -> Training:
     """Optimizer, schedule (after `warm_up` steps) and average for the recipe's model, at the start."""
     steps = math.ceil(len(feed) / recipe.accumulate)
     return Training(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -22,6 +22,16 @@ class Batch:
 
     inputs: tuple[Any, ...]
     names: tuple[str, ...]
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """What the loop asks of what feeds it: the batches of an epoch from number `start` on, always the same ones."""
+
+    @property
+    def seed(self) -> int: ...
+    def __len__(self) -> int: ...
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True)

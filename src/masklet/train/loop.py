@@ -21,7 +21,7 @@ from masklet.structures.errors import UserError
 from masklet.train.checkpoint import Progress, Record
 from masklet.train.distributed import Team
 from masklet.train.ema import Ema
-from masklet.train.feed import Feed
+from masklet.train.feed import Batches
 from masklet.train.schedule import Schedule, set_lr
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Training:
 
     model: nn.Module
     step: nn.Module  # what runs the model on a batch; wrapped for several processes
-    feed: Feed
+    feed: Batches
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     ema: Ema | None = None

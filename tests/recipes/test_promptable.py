@@ -1,0 +1,68 @@
+"""The recipe for models that take prompts: batches by number, resumable, from drawn clips."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import masklet
+from masklet.data.moving import MovingShapes
+from masklet.recipes.promptable import ClipFeed, PromptableRecipe, run
+from masklet.structures.errors import UserError
+
+TINY: dict[str, Any] = {
+    **{"backbone": "hiera_tiny", "side": 32, "channels": 32, "decoder_heads": 4, "decoder_hidden": 16},
+    **{"memory_channels": 16, "own_layers": 1, "memory_layers": 1, "memory_hidden": 16, "mask_channels": 4},
+    **{"width": 8, "depths": (1, 1, 1, 1), "whole": (2,)},
+}
+SHORT = PromptableRecipe(
+    {"moving": 1.0},
+    options=TINY,
+    **{"epochs": 2, "steps": 2, "images": 2, "clips": 1, "frames": 3, "rounds": 1, "val_limit": 2},
+    **{"precision": "fp32", "device": "cpu", "warm_up_steps": 1, "workers": 0},
+)
+
+
+def test_batches_depend_on_their_number_only() -> None:
+    feeds = [ClipFeed(MovingShapes((32, 32)), 2, 1, 3, 4, seed=5, workers=workers) for workers in (0, 2)]
+    one, other = ([batch.inputs for batch in feed.epoch(1)] for feed in feeds)
+    assert [inputs[0].shape for inputs in one] == [(2, 1, 3, 32, 32), (1, 3, 3, 32, 32)] * 2
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a[0], b[0])
+        assert all(torch.equal(x, y) for x, y in zip(a[1], b[1], strict=True))
+    rest = [batch.inputs for batch in feeds[0].epoch(1, start=2)]
+    assert torch.equal(rest[0][0], one[2][0])
+    assert len(feeds[0]) == 4
+
+
+def test_a_training_from_drawn_clips_to_a_checkpoint(tmp_path: Path) -> None:
+    result = run(SHORT, tmp_path / "run", progress=False)
+    assert result.epochs == 2
+    assert {"iou@1", "iou@3", "j", "f", "jf"} <= set(result.history[-1])
+    model = masklet.load(result.best)
+    assert model.spec["model"] == "sam2"
+    assert hasattr(model, "step")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {}}, "data is {}; it must be sources with weights"),
+        ({"frames": 1}, "frames is 1; it must be at least 3, for the first and the last do not count"),
+        ({"optimizer": "lbfgs"}, "unknown optimizer 'lbfgs'; choose from "),
+    ],
+)
+def test_values_out_of_range(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match="^" + re.escape(message)):
+        replace(SHORT, **change)
+
+
+def test_drawn_clips_stay_among_themselves(tmp_path: Path) -> None:
+    message = "drawn clips are not mixed with others; give kind:path sources, or moving alone"
+    with pytest.raises(UserError, match="^" + re.escape(message) + "$"):
+        run(replace(SHORT, data={"moving": 1.0, "pets:x": 1.0}), tmp_path, progress=False)
