@@ -2,8 +2,8 @@
 
 Addresses and hashes are those that the publisher gives: torchvision in the metadata of its weights, OpenMMLab in the
 names of its files (`...-<first digits of the sha256>.pth`); detectron2 gives no sha256, nor does SAM. An address on any
-other host cannot be written here: one of OpenMMLab's own lists (metafile of PSPNet, r101 769x769 80k) names a host that is not
-theirs.
+other host cannot be written here: one of OpenMMLab's own lists (metafile of PSPNet, r101 769x769 80k) names a host that
+is not theirs.
 """
 
 from __future__ import annotations
