@@ -439,7 +439,8 @@ class Synthetic(Samples):
 def _seen(points: list[np.ndarray], masks: Bool[np.ndarray, "n h w"]) -> Float32[torch.Tensor, "n k 3"]:
     """Points with what is visible of them: 2 on their object, 1 where another one covers it, 0 outside the picture."""
     xy = np.stack(points)
-    (height, width), column, row = masks.shape[1:], *np.floor(xy).astype(np.int64).transpose(2, 0, 1)
+    height, width = masks.shape[1:]
+    column, row = np.floor(xy).astype(np.int64).transpose(2, 0, 1)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     own = np.arange(len(masks))[:, None]
     on = masks[own, row.clip(0, height - 1), column.clip(0, width - 1)]

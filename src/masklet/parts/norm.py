@@ -113,6 +113,7 @@ def normed(conv: nn.Module, norm: nn.Module, x: Float[Tensor, "b c h w"]) -> Flo
     plain = type(conv) is nn.Conv2d and conv.bias is None and not torch.is_grad_enabled()
     if not plain or not isinstance(norm, FrozenBatchNorm2d):
         return norm(conv(x))
+    assert isinstance(conv, nn.Conv2d)  # for the type checker, which loses what `plain` said
     gain, shift = norm.line()
     weight = conv.weight * gain.view(-1, 1, 1, 1)
     return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)

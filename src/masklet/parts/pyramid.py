@@ -111,6 +111,8 @@ class LateralPyramid(nn.Module):
         if level in self.enriched:
             return conv(self.forward(features, (level,))[level])
         lateral = self.laterals[self.levels.index(level)]
+        assert isinstance(lateral, nn.Conv2d)
+        assert lateral.bias is not None
         weight = conv.weight.flatten(1) @ lateral.weight.flatten(1)
         bias = conv.weight.flatten(1) @ lateral.bias + (0.0 if conv.bias is None else conv.bias)
         return F.conv2d(features[level], weight[..., None, None], bias)

@@ -27,8 +27,8 @@ class Clip:
     def __post_init__(self) -> None:
         of = f" of {self.name}" if self.name else ""
         if self.frames.ndim != 4 or self.frames.shape[1] != 3 or not len(self.frames):
-            came = tuple(self.frames.shape)
-            raise UserError(f"the frames{of} have shape {came}", hint="frames are RGB, (T, 3, H, W), at least one")
+            shape = tuple(self.frames.shape)
+            raise UserError(f"the frames{of} have shape {shape}", hint="frames are RGB, (T, 3, H, W), at least one")
         if self.masks.ndim != 4 or self.masks.dtype != torch.bool:
             came = f"{self.masks.dtype} of shape {tuple(self.masks.shape)}"
             raise UserError(f"the masks{of} are bool (k, t, h, w), these are {came}", hint="threshold and stack them")

@@ -222,8 +222,7 @@ def hiera(
     whole: tuple[int, ...] | None = None,
 ) -> Hiera:
     """A Hiera of a published size, or with another width, other blocks per stage, other blocks without windows."""
-    changes = {"width": width, "depths": depths, "whole": whole}
-    given = {key: value for key, value in changes.items() if value is not None}
     if width is not None and width % size.heads:
         raise UserError(f"width {width} does not divide into {size.heads} heads", hint="give a multiple")
-    return Hiera(replace(size, **given), drop_path, relative)
+    changed = replace(size, width=width or size.width, depths=depths or size.depths)
+    return Hiera(changed if whole is None else replace(changed, whole=whole), drop_path, relative)
