@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DATA   ?= ../shared/data
 OUT    ?= runs
 
-.PHONY: demo test check lint types floors tests slow coverage bench train-bundled flood-study clean
+.PHONY: demo test check lint types floors tests slow coverage bench train-bundled flood-study ablations clean
 
 demo: $(VENV)/.demo        ## masks on real photographs, offline; prints where the page is
 	$(BIN)/masklet demo --out out/demo
@@ -42,6 +42,9 @@ train-bundled: $(VENV)/.dev   ## the four checkpoints in src/masklet/weights/bun
 
 flood-study: $(VENV)/.dev  ## the lecture's FCN / VGG-FCN / U-Net experiment on the flood photographs
 	$(BIN)/python -m masklet.recipes.flood_study --data flood:$(DATA)/flood_area --out $(OUT)/flood-study
+
+ablations: $(VENV)/.dev    ## two of Mask R-CNN's ablations on drawn shapes, three seeds each
+	$(BIN)/python -m masklet.recipes.instance_ablations --out $(OUT)/ablations
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
