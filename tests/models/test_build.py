@@ -87,8 +87,8 @@ def test_classes_decide():
 @pytest.mark.parametrize(
     ("name", "choices", "error", "message"),
     [
-        ("fcn8", {}, UserError, "unknown model 'fcn8'; did you mean 'fcn8s'? models: deconvnet, deeplabv3, "),
-        ("fjord", {}, UserError, "unknown model 'fjord'; models: deconvnet, deeplabv3, "),
+        ("fcn8", {}, UserError, "unknown model 'fcn8'; did you mean 'fcn8s'? models: cascade_mask_rcnn, "),
+        ("fjord", {}, UserError, "unknown model 'fjord'; models: cascade_mask_rcnn, "),
         (
             "half",
             {"nun_classes": 3},

@@ -194,7 +194,7 @@ def test_boxes_are_read_in_five_ways():
     assert (read["warp"] > read["warp_average"]).all()
     assert set(read["pool"].tolist()) <= set(ramp[0, 0, 0].tolist())
     assert set(POOLS) == {"align", "align_max", "pool", "warp", "warp_average"}
-    assert set(LEVELS) == {"fpn", "c4", "dc5", "c5"}
+    assert set(LEVELS) == {"fpn", "c4", "dc5", "c5", "conv5"}
 
 
 def test_a_cascade_has_no_stage_for_each_of_its_boxes():
@@ -206,7 +206,7 @@ def test_a_cascade_has_no_stage_for_each_of_its_boxes():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"levels": "c6"}, "unknown levels 'c6'; did you mean 'c5'? levels: c4, c5, dc5, fpn"),
+        ({"levels": "c6"}, "unknown levels 'c6'; did you mean 'c5'? levels: c4, c5, conv5, dc5, fpn"),
         ({"pool": "aligned"}, "unknown pool 'aligned'; did you mean 'align'? pools: align, align_max"),
         ({"levels": "c4", "backbone": "swin_t"}, 'only a ResNet has a last stage for the boxes; choose levels="fpn"'),
         ({"levels": "dc5", "backbone": "vgg16"}, "vgg16 has no option 'contract_dilation'"),
