@@ -5,10 +5,10 @@ import pytest
 import torch
 from tests.conftest import shared
 
-from masklet.data.mixture import Mixture, Share, Window, _through, regions
+from masklet.data.mixture import Mixture, Share, Window, _through
 from masklet.data.synthetic import synthetic
 from masklet.data.videos import OBJECT, davis
-from masklet.structures import Classes, Instances, Masks, Matte, Panoptic, Sample, Segment, UserError
+from masklet.structures import Instances, Masks, Sample, UserError
 
 
 def red_disc(size: tuple[int, int] = (90, 120)) -> Sample:
@@ -71,28 +71,6 @@ def test_a_pasted_object_moves_in_front():
     for clip in found:
         assert not (clip.masks.sum(0) > 1).any()  # what is behind is cut out of the masks behind
     assert all(len(plain.draw(2, generator(seed)).masks) == 1 for seed in range(3))
-
-
-def test_what_counts_as_an_object():
-    ids = torch.zeros(40, 60, dtype=torch.int64)
-    ids[:, :25], ids[:, 30:58] = 1, 1
-    ids[:4, 58:] = 2
-    image = torch.zeros(3, 40, 60)
-    named = Sample(image, semantic=ids, classes=Classes(("background", "sky", "pole")))
-    assert regions(named).areas().tolist() == [1000, 1120]  # two regions of sky; the pole is too small, the rest ground
-    unnamed = Sample(image, semantic=ids, classes=Classes(("road", "sky", "pole")))
-    assert regions(unnamed).areas().tolist() == [1000, 1120]  # the strips of road are below 400 pixels as well
-    assert regions(Sample(image, semantic=torch.full_like(ids, 255), classes=Classes(("a",)))).areas().tolist() == []
-    assert len(regions(Sample(image))) == 0
-    segments = (Segment(1, 0, True, area=2120), Segment(2, 0, True, area=8))
-    kept = Panoptic(ids, segments)
-    assert regions(Sample(image, panoptic=kept)).areas().tolist() == [2120, 8]
-    alpha = torch.zeros(1, 40, 60)
-    alpha[:, :10] = 0.7
-    assert regions(Sample(image, matte=Matte(alpha))).areas().tolist() == [600]
-    crowd = Instances.from_masks(Masks.from_dense((ids == 1)[None]), torch.zeros(1, dtype=torch.int64), OBJECT)
-    object.__setattr__(crowd, "crowd", torch.tensor([True]))
-    assert len(regions(Sample(image, instances=crowd))) == 0
 
 
 def test_nothing_to_draw_from_is_said():

@@ -3,8 +3,7 @@
     mixture = Mixture([Share(open_source("davis:DAVIS")), Share(open_source("pets:pets"), 0.5)], size=(512, 512))
     clip = mixture.draw(frames=8, generator=torch.Generator().manual_seed(0))
 
-What counts as an object: instances, segments of panoptic maps, connected regions of label maps (but not of a class that
-is called background), and mattes above one half. A window onto the picture, sometimes all of it and sometimes close
+What counts as an object says `masklet.data.objects`. A window onto the picture, sometimes all of it and sometimes close
 around an object, drifts, turns and zooms from frame to frame; objects cut from other pictures move in front of it on
 ways of their own (pseudo-motion as Perazzi et al., MaskTrack, 2017, and Oh et al., STM, 2019, train on). Windows are
 stretched to the size of the clip, as SAM 2 sees its images.
@@ -17,26 +16,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
-from scipy import ndimage
 from torch import Tensor
 
+from masklet.data.objects import objects_in
 from masklet.data.transforms import adjust_color, draw
 from masklet.data.videos import Videos
 from masklet.structures import Classes, Clip, Instances, Masks, Sample
 from masklet.structures.errors import UserError
 
-__all__ = ["Mixture", "Share", "regions"]
+__all__ = ["Mixture", "Share"]
 
 if TYPE_CHECKING:
     Data = Sequence[Sample]
 else:
     Data = Sequence  # the bare class: run-time type checks would open a random sample to see what it is
 
-SMALLEST = 400  # pixels of a region of a label map
 TRIES = 20
 FILL = (124, 116, 104)  # what lies outside a picture: ImageNet's mean colour
 
@@ -113,7 +110,7 @@ class Mixture:
 
     def _of_still(self, share: Share, frames: int, generator: torch.Generator) -> Clip | None:
         sample = share.data[_below(len(share.data), generator)]
-        found = regions(sample, generator)
+        found = objects_in(sample, generator)
         if not len(found):
             return None
         first = found[[_below(len(found), generator)]]
@@ -151,7 +148,7 @@ class Mixture:
         """The clip with an object of another picture in front, on a way of its own."""
         share = self.shares[self.stills[_below(len(self.stills), generator)]]
         sample = share.data[_below(len(share.data), generator)]
-        found = regions(sample, generator)
+        found = objects_in(sample, generator)
         if not len(found):
             return clip
         one = found[[_below(len(found), generator)]]
@@ -196,34 +193,6 @@ class Mixture:
         wide = frames.transpose(0, 1).reshape(3, t * h, w)
         turned = adjust_color(wide, bright, contrast, saturation, draw(generator, -self.jitter / 10, self.jitter / 10))
         return turned.view(3, t, h, w).transpose(0, 1).contiguous()
-
-
-def regions(sample: Sample, generator: torch.Generator | None = None) -> Masks:
-    """The masks of what counts as an object in a sample; of label maps all regions of one class drawn at random.
-
-    Without a generator the regions of all classes.
-    """
-    if sample.instances is not None:
-        objects = sample.instances if sample.instances.crowd is None else sample.instances[~sample.instances.crowd]
-        return objects.masks if objects.masks is not None else Masks(*sample.size)
-    if sample.panoptic is not None:
-        masks, numbers = Masks.from_ids(sample.panoptic.ids)
-        return masks[numbers > 0]
-    if sample.matte is not None:
-        return Masks.from_dense((sample.matte.alpha > 0.5).view(1, *sample.size))
-    if sample.semantic is None:
-        return Masks(*sample.size)
-    names = sample.classes.names if sample.classes is not None else ()
-    labels = sample.semantic.numpy()
-    there = [k for k in np.unique(labels).tolist() if k < len(names) and names[k] != "background"]
-    if generator is not None and there:
-        there = [there[_below(len(there), generator)]]
-    parts = []
-    for k in there:
-        numbered, _ = ndimage.label(labels == k)
-        parts.append(Masks.from_ids(numbered)[0])
-    found = Masks(*sample.size, tuple(item for part in parts for item in part.items))
-    return found[found.areas() >= SMALLEST]
 
 
 def _alone(masks: Bool[Tensor, "k h w"], classes: Classes) -> Instances:

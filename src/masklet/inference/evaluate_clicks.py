@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool
-from scipy import ndimage
 from torch import Tensor
 
+from masklet.data.objects import known_pixels, objects_in
 from masklet.data.sources import Dataset
-from masklet.inference.click import Clicker, look, promptable
+from masklet.inference.click import look, promptable
 from masklet.inference.clicking import simulate
 from masklet.inference.cutting import Cutter
 from masklet.inference.image import Predictor, Settings
 from masklet.metrics.clicks import ClickScore
-from masklet.models.prompting import ask
-from masklet.ops.clicks import SAM2, ClickRule
+from masklet.models.prompting import Embedding, ask
+from masklet.ops.clicks import SAM2, Click, ClickRule, next_click
 from masklet.structures import Prompt, Sample
 from masklet.structures.errors import UserError
 
-__all__ = ["PROTOCOLS", "measure_prompts", "objects_in"]
+__all__ = ["PROTOCOLS", "Outcome", "measure_prompts", "outcomes"]
 
 PROTOCOLS = ("clicks", "box")
-REGION = 400  # pixels that a region of a label map has at least
+TOGETHER = 16  # objects of a picture that are clicked on in step
+
+Mask = Bool[Tensor, "h w"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of prompting for one object: true IoU after each click (or the box), and the IoU that was predicted.
+
+    GrabCut predicts none. With fewer values than clicks nothing was wrong any more.
+    """
+
+    picture: str
+    ious: tuple[float, ...]
+    predicted: tuple[float, ...] = ()
 
 
 def measure_prompts(
@@ -42,71 +56,132 @@ def measure_prompts(
 ) -> ClickScore:
     """Mean IoU over the objects of a data set: after each of up to `clicks` clicks, or for a true box (then iou@1).
 
-    `model` is a promptable model, what `masklet.load` takes, or a function (image, prompt) -> mask such as `Cutter()`,
-    which is GrabCut. Objects are those of the data, crowds left out, or where there are only label maps the connected
-    regions of each class; those with fewer than `smallest` pixels (regions: 400) are left out. `limit` is the most
-    objects to try. `progress(done, total)` counts images.
+    `model` is a promptable model, what `masklet.load` takes, or `Cutter()`, which is GrabCut. What is an object says
+    `masklet.data.objects`; those with fewer than `smallest` pixels are left out. Pixels that nobody knows (ignored ones
+    and the border of Pets) count neither for nor against a mask. `limit` is the most objects to try.
+    `progress(done, total)` counts images.
     """
-    if protocol not in PROTOCOLS:
-        raise UserError(f"there is no protocol {protocol!r}", hint=f"choose from {', '.join(PROTOCOLS)}")
-    if isinstance(model, Cutter):
-        answer: Any = model
-    else:
-        model = Predictor(model, Settings(device=device)).model
-        promptable(model)
-        answer = Clicker(model)
     score = ClickScore(clicks if protocol == "clicks" else 1)
-    for done in range(len(dataset)):
-        sample = dataset[done]
-        truths = list(objects_in(sample, smallest))
-        truths = truths if limit is None else truths[: limit - score.objects]
-        if protocol == "clicks":
-            for truth in truths:
-                score.update(simulate(answer, sample.image, truth, clicks, rule=rule).ious)
-        elif truths:
-            for truth, mask in zip(truths, _by_boxes(answer, model, sample.image, truths), strict=True):
-                score.update([float((mask & truth).sum() / (mask | truth).sum())])
-        if progress is not None:
-            progress(done + 1, len(dataset))
-        if limit is not None and score.objects >= limit:
-            break
+    options: dict[str, Any] = {"clicks": clicks, "rule": rule, "smallest": smallest, "limit": limit, "device": device}
+    for outcome in outcomes(model, dataset, protocol, progress=progress, **options):
+        score.update(outcome.ious)
     if not score.objects:
         raise UserError("the data set has no objects", hint="evaluate on data with objects or label maps")
     return score
 
 
-def objects_in(sample: Sample, smallest: int = 1) -> Iterator[Bool[Tensor, "h w"]]:
-    """The true masks of a sample, one by one."""
-    found = sample.instances
-    if found is not None and found.masks is not None:
-        alone = found if found.crowd is None else found[~found.crowd]
-        assert alone.masks is not None
-        for i, area in enumerate(alone.masks.areas().tolist()):
-            if area >= max(1, smallest):
-                yield alone.masks[[i]].dense()[0]
-    elif sample.semantic is not None:
-        labels = sample.semantic.numpy()
-        ignored = 255 if sample.classes is None else sample.classes.ignore
-        for value in np.unique(labels):
-            if value == ignored:
+def outcomes(
+    model: Any,
+    dataset: Dataset | Sequence[Sample],
+    protocol: str = "clicks",
+    *,
+    clicks: int = 20,
+    rule: ClickRule = SAM2,
+    smallest: int = 1,
+    limit: int | None = None,
+    of_each: int | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Outcome]:
+    """What `measure_prompts` measures, object by object. Of each picture `of_each` objects, spread over all it has.
+
+    A model looks at a picture once, and all its objects are clicked on in step.
+    """
+    if protocol not in PROTOCOLS:
+        raise UserError(f"there is no protocol {protocol!r}", hint=f"choose from {', '.join(PROTOCOLS)}")
+    if clicks < 1:
+        raise UserError(f"clicks is {clicks}", hint="allow at least one")
+    if not isinstance(model, Cutter):
+        model = Predictor(model, Settings(device=device)).model
+        promptable(model)
+    count = 0
+    for done in range(len(dataset)):
+        sample = dataset[done]
+        masks = objects_in(sample)
+        masks = masks[masks.areas() >= max(1, smallest)]
+        if of_each is not None and len(masks) > of_each:
+            masks = masks[[i * len(masks) // of_each for i in range(of_each)]]
+        masks = masks[: None if limit is None else limit - count]
+        known, embedding = known_pixels(sample), None
+        for start in range(0, len(masks), TOGETHER):
+            truths = list(masks[start : start + TOGETHER].dense())
+            if isinstance(model, Cutter):
+                yield from (_cut(model, sample, truth, known, protocol, clicks, rule) for truth in truths)
                 continue
-            parts, _ = ndimage.label(labels == value, np.ones((3, 3), bool))
-            sizes = np.bincount(parts.ravel())
-            for part in np.flatnonzero(sizes >= max(REGION, smallest)):
-                if part:
-                    yield torch.from_numpy(parts == part)
+            embedding = look(model, sample.image) if embedding is None else embedding
+            if protocol == "box":
+                yield from _boxed(model, embedding, sample.name, truths, known)
+            else:
+                yield from _clicked(model, embedding, sample.name, truths, known, clicks, rule)
+        count += len(masks)
+        if progress is not None:
+            progress(done + 1, len(dataset))
+        if limit is not None and count >= limit:
+            break
 
 
-def _by_boxes(answer: Any, model: Any, image: Tensor, truths: Sequence[Bool[Tensor, "h w"]]) -> Iterator[Tensor]:
-    """What is found in the true box of each object."""
-    prompts = []
-    for truth in truths:
-        rows, columns = truth.any(1).nonzero()[:, 0], truth.any(0).nonzero()[:, 0]
-        box = [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
-        prompts.append(Prompt(boxes=torch.tensor([box])))
-    if isinstance(answer, Cutter):
-        yield from (answer(image, prompt) for prompt in prompts)
-        return
-    embedding = look(model, image)
-    for start in range(0, len(prompts), 8):
-        yield from ask(model, embedding, prompts[start : start + 8]).dense().cpu()
+def _clicked(
+    model: Any,
+    embedding: Embedding,
+    name: str,
+    truths: Sequence[Mask],
+    known: Mask | None,
+    clicks: int,
+    rule: ClickRule,
+) -> list[Outcome]:
+    """As `simulate` does with a `Clicker`, for several objects at once: each click refines the last answer."""
+    masks = [torch.zeros_like(truth) for truth in truths]
+    made: list[list[Click]] = [[] for _ in truths]
+    ious: list[list[float]] = [[] for _ in truths]
+    predicted: list[list[float]] = [[] for _ in truths]
+    previous: dict[int, Tensor] = {}
+    left = list(range(len(truths)))
+    for _ in range(clicks):
+        for i in list(left):
+            click = next_click(masks[i], truths[i], made[i], valid=known, rule=rule)
+            if click is None:
+                left.remove(i)
+            else:
+                made[i].append(click)
+        if not left:
+            break
+        before = torch.stack([previous[i] for i in left]) if previous else None
+        answers = ask(model, embedding, [_prompt(made[i]) for i in left], before)
+        for i, mask, score, best in zip(left, answers.dense().cpu(), answers.score.tolist(), answers.best, strict=True):
+            masks[i], previous[i] = mask, best
+            ious[i].append(_iou(mask, truths[i], known))
+            predicted[i].append(score)
+    return [Outcome(name, tuple(true), tuple(said)) for true, said in zip(ious, predicted, strict=True)]
+
+
+def _boxed(
+    model: Any, embedding: Embedding, name: str, truths: Sequence[Mask], known: Mask | None
+) -> Iterator[Outcome]:
+    answers = ask(model, embedding, [_box(truth) for truth in truths])
+    for truth, mask, score in zip(truths, answers.dense().cpu(), answers.score.tolist(), strict=True):
+        yield Outcome(name, (_iou(mask, truth, known),), (score,))
+
+
+def _cut(
+    cutter: Cutter, sample: Sample, truth: Mask, known: Mask | None, protocol: str, clicks: int, rule: ClickRule
+) -> Outcome:
+    if protocol == "box":
+        return Outcome(sample.name, (_iou(cutter(sample.image, _box(truth)), truth, known),))
+    return Outcome(sample.name, simulate(cutter, sample.image, truth, clicks, rule=rule, valid=known).ious)
+
+
+def _iou(mask: Mask, truth: Mask, known: Mask | None) -> float:
+    either = mask | truth if known is None else (mask | truth) & known  # truth is known everywhere
+    return float((mask & truth).sum() / either.sum())
+
+
+def _box(truth: Mask) -> Prompt:
+    """The smallest box around an object."""
+    rows, columns = truth.any(1).nonzero()[:, 0], truth.any(0).nonzero()[:, 0]
+    box = [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
+    return Prompt(boxes=torch.tensor([box]))
+
+
+def _prompt(clicks: Sequence[Click]) -> Prompt:
+    points = torch.tensor([[click.x, click.y] for click in clicks], dtype=torch.float32)
+    return Prompt(points, torch.tensor([int(click.positive) for click in clicks]))
