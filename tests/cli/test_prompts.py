@@ -189,5 +189,5 @@ def test_evaluate_by_clicks_and_boxes(files):
     assert {"iou@1", "iou@2", "noc85", "noc90"} <= found["metrics"].keys()
     assert mistake(*words, "--model", "grabcut", "--protocol", "line") == {
         "error": "--protocol has no 'line'",
-        "hint": "choose from clicks, box",
+        "hint": "choose from clicks, box, vos",
     }

@@ -115,3 +115,26 @@ def test_davis_files(tmp_path: Path) -> None:
         write_davis_png(tmp_path / "x.png", {255: encode(left)}, (5, 6))
     write_davis_png(tmp_path / "empty.png", {}, (5, 6))
     assert not read_object_ids(tmp_path / "empty.png").any()
+
+
+def test_evaluate_on_videos(checkpoint: Path, film: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for folder in ("JPEGImages", "Annotations"):
+            (tmp_path / folder / "480p" / name).mkdir(parents=True)
+        for i, file in enumerate(sorted(film.glob("*.png"))):
+            Image.open(file).save(tmp_path / "JPEGImages" / "480p" / name / f"{i:05d}.jpg")
+            ids = read_object_ids(film / "drawn" / "mask.png")
+            Image.fromarray(np.roll(ids, 2 * i, 1)).save(tmp_path / "Annotations" / "480p" / name / f"{i:05d}.png")
+    words = ("evaluate", "--model", checkpoint, "--data", f"davis:{tmp_path}", "--split", "all", "--protocol", "vos")
+    found = answer(*words, "--precision", "fp32")
+    assert (found["videos"], found["objects"], found["protocol"], found["clicks"]) == (2, 2, "vos", None)
+    assert {"j", "f", "jf", "jf/a", "jf/b"} <= found["metrics"].keys()
+    assert found["metrics"]["jf"] == pytest.approx((found["metrics"]["j"] + found["metrics"]["f"]) / 2, abs=2e-6)
+    assert found["metrics"]["jf/a"] == found["metrics"]["jf/b"] == found["metrics"]["jf"]
+    clicked = answer(*words, "--clicks", "3", "--limit", "1")
+    assert (clicked["videos"], clicked["clicks"]) == (1, 3)
+    wrong = ("evaluate", "--model", checkpoint, "--data", "synthetic:shapes3", "--protocol", "vos")
+    assert mistake(*wrong) == {
+        "error": "shapes3 has no videos",
+        "hint": "follow objects through davis:, youtube_vos: or sav:",
+    }

@@ -74,6 +74,9 @@ def test_image_in_masks_out(net, folder):
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(net, "fits", lambda cells, masks, labels: torch.ones(len(labels)))
         plain = net.predict(oracle.pixels(folder))
+    order = (plain.boxes - torch.from_numpy(theirs)[:, None]).abs().amax(2).argmin(1)  # two scores are 2e-6 apart
+    torch.testing.assert_close(plain.scores[order], plain.scores, rtol=0, atol=1e-5)
+    plain = plain[order]
     oracle.check("e2e.boxes", plain.boxes, folder, rtol=5e-4)
     assert plain.labels.tolist() == oracle.recorded("e2e.labels", folder).tolist()
     bits = np.unpackbits(oracle.recorded("e2e.mask_bits", folder), axis=1)[:, : SIZE[0] * SIZE[1]]

@@ -36,20 +36,26 @@ def evaluate(
         int | None, typer.Option(min=1, help="Most objects of a class and picture that count; COCO: 100.")
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="Of models that take prompts, and grabcut: clicks (simulated) or box (true).")
+        str | None,
+        typer.Option(help="Of models that take prompts, and grabcut: clicks (simulated) or box (true); vos: videos."),
     ] = None,
-    clicks: Annotated[int, typer.Option(min=1, help="Most clicks on an object.")] = 20,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many prompted objects.")] = None,
+    clicks: Annotated[
+        int | None, typer.Option(min=1, help="Most clicks on an object (20); vos: on its first frame, not its mask.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many prompted objects; vos: videos.")] = None,
     json: Json = False,
 ) -> Report:
     """Score a model on data with truth: mean IoU, accuracies and Dice of classes; average precision of objects.
 
-    With --protocol: mean IoU after 1, 2, ... simulated clicks and their number (NoC), or in true boxes (iou@1).
+    With --protocol: mean IoU after 1, 2, ... simulated clicks and their number (NoC), or in true boxes (iou@1); J, F
+    and J&F of the objects of videos (vos), given the true masks of first frames, or clicks there.
     """
-    if protocol is not None:
-        return _prompted(model, weights, data, split, device, protocol, clicks, limit)
-    sizes = numbers(scales, "--scales")
     one_of(precision, "--precision", ("auto", "fp32", "bf16"))
+    if protocol == "vos":
+        return _followed(model, weights, data, split, device, precision, clicks, limit)
+    if protocol is not None:
+        return _prompted(model, weights, data, split, device, protocol, 20 if clicks is None else clicks, limit)
+    sizes = numbers(scales, "--scales")
     one_of(mode, "--mode", ("dataset", "image"))
     one_of(absent, "--absent", ("skip", "zero"))
     from masklet.data.sources import open_source
@@ -97,7 +103,7 @@ def _prompted(
     """Scores of a model that is told what is meant."""
     from masklet.inference.evaluate_clicks import PROTOCOLS
 
-    one_of(protocol, "--protocol", PROTOCOLS)
+    one_of(protocol, "--protocol", (*PROTOCOLS, "vos"))
     from masklet.data.sources import open_source
     from masklet.inference.asked import GRABCUT
     from masklet.inference.cutting import Cutter
@@ -118,4 +124,37 @@ def _prompted(
         metrics=metrics,
         more={"images": len(source), "objects": score.objects, "protocol": protocol},
         text=f"{model} on {score.objects} objects of {data} ({split}), by {protocol}\n{score.summary()}",
+    )
+
+
+def _followed(
+    model: str,
+    weights: Path | None,
+    data: str,
+    split: str,
+    device: str,
+    precision: str,
+    clicks: int | None,
+    limit: int | None,
+) -> Report:
+    """Scores of a model that follows objects through videos."""
+    from masklet.data.sources import open_source
+    from masklet.inference.evaluate_vos import measure_vos
+
+    source = open_source(data, split=split)
+    loaded, where = ready(model, weights, device)
+    with progress_bar("following") as progress:
+        score = measure_vos(
+            loaded, source, clicks=clicks, limit=limit, precision=precision, device=where, progress=progress
+        )
+    told = "their masks" if clicks is None else "1 click" if clicks == 1 else f"{clicks} clicks"
+    videos, objects = len(score.sequences), len(score.tracks())
+    return Report(
+        "evaluate",
+        model=model,
+        data=data,
+        split=split,
+        metrics=score.compute(),
+        more={"videos": videos, "objects": objects, "protocol": "vos", "clicks": clicks},
+        text=f"{model} on {objects} objects in {videos} videos of {data} ({split}), from {told} on first frames",
     )

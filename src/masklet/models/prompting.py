@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -178,6 +178,26 @@ class Answers:
             items += Masks.from_dense((enlarged(part[:, None], self.embedding)[:, 0] > 0).cpu()).items
         labels = torch.zeros(len(self), dtype=torch.int64)
         return Instances.from_masks(Masks(*size, tuple(items)), labels, classes, self.score.float().cpu())
+
+
+def clicked(
+    model: Any,
+    images: Float[Tensor, "b 3 h w"],
+    points: Float[Tensor, "b n p 2"] | None,
+    labels: Int64[Tensor, "b n p"] | None,
+    answer: Callable[[Embedding, Queries], Decoded],
+) -> dict[str, Tensor]:
+    """`forward` of promptable models: `logits` (b, n, m, h, w) and `ious` (b, n, m) of n clicked objects an image."""
+    if points is None:
+        middle = images.new_tensor([images.shape[3] / 2, images.shape[2] / 2])
+        points = middle.expand(len(images), 1, 1, 2)
+    if labels is None:
+        labels = torch.ones(points.shape[:-1], dtype=torch.int64, device=points.device)
+    embedding = model.embed(images)
+    queries = Queries(points.flatten(0, 1) * points.new_tensor(embedding.scale), labels.flatten(0, 1))
+    decoded = answer(embedding, queries)
+    logits, count = enlarged(model.masks(embedding, decoded), embedding), (len(images), -1)
+    return {"logits": logits.unflatten(0, count), "ious": decoded.ious.unflatten(0, count)}
 
 
 def ask(

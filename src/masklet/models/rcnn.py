@@ -16,7 +16,7 @@ from masklet.models.base import ShorterSide, predict_instances
 from masklet.models.fast_rcnn import predict_in, regions_and_truth
 from masklet.ops.boxes import ROI_CODER, pairwise_iou
 from masklet.parts.backbones import build_backbone
-from masklet.parts.box_heads import Pick, Sampled, Truth, TwoFC
+from masklet.parts.box_heads import Pick, Sampled, Truth, TwoFC, becoming
 from masklet.parts.matching import POSITIVE, Matcher
 from masklet.parts.norm import Normalize
 from masklet.parts.pyramid import as_rois
@@ -118,11 +118,7 @@ class RCNN(nn.Module):
             chosen = torch.cat(self.sampler(kind))
             rois, number = torch.cat([own[chosen], boxes]), torch.arange(len(boxes), device=boxes.device)
             which, positive = torch.cat([which[chosen], number]), torch.cat([kind[chosen] == POSITIVE, number >= 0])
-            label = torch.full_like(which, self.judges.out_features)
-            label[positive] = kinds[which[positive]]
-            aim = rois.clone()
-            aim[positive] = boxes[which[positive]]
-            parts.append((rois, label, aim, which))
+            parts.append((rois, *becoming(rois, which, positive, boxes, kinds, self.judges.out_features), which))
         images = list(zip(*parts, strict=True))
         labels, aims, objects = map(torch.cat, images[1:])
         return Sampled(as_rois(images[0]), labels, aims, objects, self.judges.out_features)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from masklet.models.base import ShorterSide, extends, objects_of, predict_instances
 from masklet.models.faster_rcnn import find, learn, trunk
+from masklet.models.mask_scoring_rcnn import ScoresMasks
 from masklet.models.rotated_mask_rcnn import turn, turned
 from masklet.ops import rotated
 from masklet.ops.mask_targets import from_bitmaps_rotated
 from masklet.parts.box_heads import BoxBranch
-from masklet.parts.mask_heads import FCNMaskHead, MaskBranch, map_of, mean_bce
-from masklet.parts.mask_iou_heads import MaskIoUHead, mask_iou_loss, mask_ious
+from masklet.parts.mask_heads import FCNMaskHead, MaskBranch
+from masklet.parts.mask_iou_heads import MaskIoUHead
 from masklet.parts.norm import Normalize, Pixels
 from masklet.parts.proposals import RPN, clip_to
 from masklet.parts.pyramid import Pyramid
@@ -24,7 +24,7 @@ from masklet.parts.rotated_boxes import shares_of
 from masklet.structures import Classes, Instances, Masks
 
 
-class RotatedMaskScoringRCNN(nn.Module):
+class RotatedMaskScoringRCNN(ScoresMasks):
     """Rotated Mask R-CNN, and from the features of a box with its mask how much mask and object overlap."""
 
     classes: Classes
@@ -48,24 +48,12 @@ class RotatedMaskScoringRCNN(nn.Module):
     def features(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
         return self.fpn(self.backbone(self.frame.pad(self.normalize(images))))
 
-    def fits(
-        self, cells: Float[Tensor, "m c s s"], masks: Float[Tensor, "m t t"], labels: Int64[Tensor, " m"]
-    ) -> Float[Tensor, " m"]:
-        """The guessed IoU of each mask (probabilities) with its object."""
-        return map_of(labels, self.iou(cells, masks))
-
     def detect(self, images: Float[Tensor, "b 3 h w"], fixed: bool = False) -> dict[str, Tensor]:
         """As `RotatedMaskRCNN.detect`; a score is that of the class times the guessed IoU of the mask."""
         pyramid, found = find(self, images, fixed)
-        labels, shape = found.labels.flatten(), found.scores.shape
-        cells = self.mask.pool(pyramid, found.rois())
-        masks = map_of(labels, self.mask.head(cells)).sigmoid()
-        fits = self.fits(cells, masks, labels).clamp(0, 1).unflatten(0, shape)
-        scores, order = (found.scores * fits).sort(dim=1, descending=True, stable=True)
-        places = torch.arange(shape[0], device=order.device)[:, None], order
-        boxes, masks = found.boxes[places], masks.unflatten(0, shape)[places]
-        around = clip_to(rotated.bounds(boxes), [(images.shape[2], images.shape[3])] * len(images))
-        return {"boxes": around, "rotated": boxes, "scores": scores, "labels": found.labels[places], "masks": masks}
+        best, masks = self.ranked(pyramid, found)
+        around = clip_to(rotated.bounds(best.boxes), [(images.shape[2], images.shape[3])] * len(images))
+        return {"boxes": around, "rotated": best.boxes, "scores": best.scores, "labels": best.labels, "masks": masks}
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
         """The same number of places for each image, best first; those with the score 0 are unused."""
@@ -76,12 +64,7 @@ class RotatedMaskScoringRCNN(nn.Module):
         objects, boxes = zip(*map(turned, objects_of(images, targets, "masks")), strict=True)
         pyramid, sampled, losses = learn(self, images, objects, boxes)
         masks, own = [t.masks or Masks(*t.size) for t in objects], sampled.positives()
-        cells = self.mask.pool(pyramid, own.rois)
-        logits = map_of(own.labels, self.mask.head(cells))
-        aims = self.mask.aims(own, masks, logits.shape[-1])
-        truth = mask_ious(logits.detach() > 0, aims, shares_of(own, masks))
-        fits = mask_iou_loss(self.fits(cells, logits.sigmoid(), own.labels), truth)
-        return {**losses, "mask": mean_bce(logits, aims), "mask_iou": fits}
+        return {**losses, **self.learn_masks(pyramid, own, masks, shares_of(own, masks))}
 
     def predict(self, images: Any) -> Instances | list[Instances]:
         return predict_instances(self, images)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from masklet.models.base import extends
-from masklet.models.prompting import Answers, Embedding, Queries, ask, enlarged, predict_prompts
+from masklet.models.prompting import Answers, Embedding, Queries, ask, clicked, predict_prompts
 from masklet.parts.backbones import build_backbone, supported
 from masklet.parts.mask_decoder import Decoded, MaskDecoder, TwoWayTransformer
 from masklet.parts.norm import IMAGENET, LayerNorm2d, Normalize
@@ -98,17 +97,7 @@ class SAM(nn.Module):
         An object has p points, x y of pixels, with labels 1 (this), 0 (not this) or -1 (none); `labels` are 1 where not
         given. Without points the middle of the image is clicked on.
         """
-        if points is None:
-            middle = images.new_tensor([images.shape[3] / 2, images.shape[2] / 2])
-            points = middle.expand(len(images), 1, 1, 2)
-        if labels is None:
-            labels = torch.ones(points.shape[:-1], dtype=torch.int64, device=points.device)
-        embedding = self.embed(images)
-        queries = Queries(points.flatten(0, 1) * points.new_tensor(embedding.scale), labels.flatten(0, 1))
-        decoded = self._answer(embedding, _padded(queries))
-        logits = enlarged(self.masks(embedding, decoded), embedding)
-        count = (len(images), -1)
-        return {"logits": logits.unflatten(0, count), "ious": decoded.ious.unflatten(0, count)}
+        return clicked(self, images, points, labels, lambda seen, queries: self._answer(seen, _padded(queries)))
 
     def predict(self, images: Any, prompts: Prompt | Sequence[Prompt] | None = None) -> Instances:
         """The object that each prompt means on one image (a path, PIL image, HWC array or CHW tensor)."""

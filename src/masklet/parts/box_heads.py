@@ -231,6 +231,20 @@ class Pick:
 HALF = Matcher(0.5, 0.5)  # a proposal is for an object that it overlaps by half (Fast R-CNN)
 
 
+def becoming(
+    rois: Float[Tensor, "m r"],
+    which: Int64[Tensor, " m"],
+    positive: Bool[Tensor, " m"],
+    objects: Float[Tensor, "g r"],
+    kinds: Int64[Tensor, " g"],
+    background: int,
+) -> tuple[Int64[Tensor, " m"], Float[Tensor, "m r"]]:
+    """Class and box of the object that each proposal is for: `background` and its own box where it is for none."""
+    label, target = torch.full_like(which, background), rois.clone()
+    label[positive], target[positive] = kinds[which[positive]], objects[which[positive]]
+    return label, target
+
+
 class BoxBranch(nn.Module):
     """Proposals become classified boxes.
 
@@ -285,11 +299,7 @@ class BoxBranch(nn.Module):
             which, kind = self.matcher(own, boxes)
             chosen = torch.cat(sampler(kind))
             rois, which, positive = own[chosen], which[chosen], kind[chosen] == POSITIVE
-            label = torch.full_like(which, self.predictor.num_classes)
-            label[positive] = kinds[which[positive]]
-            target = rois.clone()
-            target[positive] = boxes[which[positive]]
-            images.append((rois, label, target, which))
+            images.append((rois, *becoming(rois, which, positive, boxes, kinds, self.predictor.num_classes), which))
         parts = list(zip(*images, strict=True))
         label, target, which = map(torch.cat, parts[1:])
         return Sampled(as_rois(parts[0]), label, target, which, self.predictor.num_classes)

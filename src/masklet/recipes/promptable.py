@@ -7,11 +7,8 @@ run(recipe, "runs/click")
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -31,7 +28,7 @@ from masklet.recipes.running import Record, Result, assemble, carry_out, initial
 from masklet.structures import Classes, Clip
 from masklet.structures.errors import UserError
 from masklet.train.distributed import Team
-from masklet.train.feed import Batch
+from masklet.train.feed import Batch, ahead_of
 from masklet.train.loop import Training
 from masklet.train.optim import OPTIMIZERS
 from masklet.train.schedule import SCHEDULES
@@ -144,21 +141,7 @@ class ClipFeed:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from number `start` on."""
-        todo = iter(range(start, self.steps))
-        if not self.workers:
-            yield from (self.load(epoch, number) for number in todo)
-            return
-        pool = ThreadPoolExecutor(self.workers, "masklet-clips")
-        try:
-            ahead: deque[Future[Batch]] = deque()
-            for number in islice(todo, self.workers + 1):
-                ahead.append(pool.submit(self.load, epoch, number))
-            while ahead:
-                batch = ahead.popleft().result()
-                ahead.extend(pool.submit(self.load, epoch, number) for number in islice(todo, 1))
-                yield batch
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from ahead_of(lambda number: self.load(epoch, number), range(start, self.steps), self.workers)
 
 
 def collate_clips(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -83,20 +83,23 @@ class Feed:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from number `start` on."""
-        todo = iter(self.order(epoch)[start:])
-        if not self.workers:
-            yield from (self.load(epoch, indices) for indices in todo)
-            return
-        threads = torch.get_num_threads()
-        pool = ThreadPoolExecutor(self.workers, "masklet-feed", initializer=torch.set_num_threads, initargs=(1,))
-        try:
-            ahead: deque[Future[Batch]] = deque()
-            for indices in islice(todo, self.workers + 1):
-                ahead.append(pool.submit(self.load, epoch, indices))
-            while ahead:
-                batch = ahead.popleft().result()
-                ahead.extend(pool.submit(self.load, epoch, indices) for indices in islice(todo, 1))
-                yield batch
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)  # the workers' 1 is also what new threads of this process would start with
+        yield from ahead_of(lambda indices: self.load(epoch, indices), self.order(epoch)[start:], self.workers)
+
+
+def ahead_of(load: Callable[[Any], Batch], items: Iterable[Any], workers: int) -> Iterator[Batch]:
+    """`load(item)` of each item in order, prepared ahead by `workers` threads; without any, when it is asked for."""
+    todo = iter(items)
+    if not workers:
+        yield from map(load, todo)
+        return
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, "masklet-feed", initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        ahead: deque[Future[Batch]] = deque(pool.submit(load, item) for item in islice(todo, workers + 1))
+        while ahead:
+            batch = ahead.popleft().result()
+            ahead.extend(pool.submit(load, item) for item in islice(todo, 1))
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # the workers' 1 is also what new threads of this process would start with
