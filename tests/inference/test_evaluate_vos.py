@@ -1,4 +1,4 @@
-"""Videos measured by their benchmarks' protocols: hand values with a model that never moves, files, clicks, mistakes."""
+"""Videos measured by the rules of their benchmarks: hand values with a model that never moves, files, clicks."""
 
 from __future__ import annotations
 
@@ -170,4 +170,4 @@ def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"^unet follows no objects; take sam2_hiera_tiny, or another of the task video$"
     ):
-        measure_vos(build("unet", num_classes=1, width=4), data)
+        measure_vos(build("unet", num_classes=1, widths=(4, 8)), data)

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -20,10 +19,9 @@ from masklet.data.davis_writer import davis_ids
 from masklet.data.videos import Video, Videos
 from masklet.inference.image import Predictor, Settings
 from masklet.inference.tracking import VideoSession
-from masklet.metrics.region_contour import ObjectMaps
 from masklet.metrics.video_protocols import SAV, SemiSupervised, VideoProtocol, YouTubeVOS
 from masklet.metrics.vos import JF
-from masklet.ops.clicks import SAM2, ClickRule, next_click
+from masklet.ops.clicks import SAM2, Click, ClickRule, next_click
 from masklet.ops.rle import RLE, decode, encode
 from masklet.structures import Masks
 from masklet.structures.errors import UserError
@@ -91,9 +89,10 @@ def measure_vos(
                     _tell(session, at, object, truth[object], clicks, rule)
             found = next(session.propagate(stop=at + 1)).masks if session.objects else {}
             if number in video.masks:
+                layers = _apart if benchmark.overlap else davis_ids
+                size = (session.frames[at].shape[1], session.frames[at].shape[2])
                 true = {k: encode(mask) for k, mask in truth.items()}
-                _, *size = session.frames[at].shape
-                score.update(*(_layers(each, size, benchmark.overlap) for each in (found, true)), video.name, number)
+                score.update(layers(found, size), layers(true, size), video.name, number)
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -111,7 +110,7 @@ def _tell(
     if clicks is None:
         session.add_prompt(at, object, mask=truth)
         return
-    mask, made = np.zeros(truth.shape, bool), []
+    mask, made = np.zeros(truth.shape, bool), list[Click]()
     for _ in range(clicks):
         click = next_click(mask, truth.numpy(), made, rule=rule)
         if click is None:
@@ -121,10 +120,7 @@ def _tell(
         mask = decode(found)
 
 
-def _layers(masks: Mapping[int, RLE], size: Any, overlap: bool) -> ObjectMaps:
-    """The objects of a frame as the metric takes them: a map of numbers, or a mask for each number from 1 on."""
-    height, width = size
-    if not overlap:
-        return davis_ids(masks, (height, width))
-    empty = encode(torch.zeros(height, width, dtype=torch.bool))
-    return Masks(height, width, tuple(masks.get(k, empty) for k in range(1, max(masks, default=0) + 1)))
+def _apart(masks: Mapping[int, RLE], size: tuple[int, int]) -> Masks:
+    """A mask for each number from 1 on, as the metric takes objects that overlap."""
+    empty = encode(np.zeros(size, bool))
+    return Masks(*size, tuple(masks.get(k, empty) for k in range(1, max(masks, default=0) + 1)))
