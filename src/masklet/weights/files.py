@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from masklet.parts.lora import plain_state
 from masklet.structures.errors import UserError
 from masklet.structures.files import replacing
 from masklet.weights.hdf5 import read_h5
@@ -54,14 +55,15 @@ def save_checkpoint(
 ) -> Path:
     """Writes `model`, which `masklet.build` made, with all that is needed to load it again, at once or not at all.
 
-    `extra` joins the note (recipe, scores, ...). `half` stores kernels as float16, half the size.
+    `extra` joins the note (recipe, scores, ...). `half` stores kernels as float16, half the size. Low-rank terms
+    (`masklet.parts.lora`) are added to their weights.
     """
     spec: Any = getattr(model, "spec", None)
     classes: Any = getattr(model, "classes", None)
     if spec is None or classes is None:
         raise UserError(f"{type(model).__name__} does not say how it was built", hint="make models with masklet.build")
     note = {"version": VERSION, **spec, "classes": classes.to_dict(), **(extra or {})}
-    tensors = {key: _stored(value, half) for key, value in model.state_dict().items()}
+    tensors = {key: _stored(value, half) for key, value in plain_state(model).items()}
     with replacing(path) as unfinished:
         save_file(tensors, unfinished, metadata={"masklet": json.dumps(note), "format": "pt"})
         with open(unfinished, "rb+") as file:
