@@ -220,7 +220,7 @@ def test_doctor_for_programs():
     assert found["devices"]["cpu"]["works"] is True
     assert found["devices"]["cpu"]["precision"] in ("bfloat16", "float32")
     assert set(found["extras"]) == {"video", "report", "demo", "train", "keras"}
-    assert set(found["bundled"]) == {"street", "flood", "pets", "nuclei"}
+    assert set(found["bundled"]) == {"street", "flood", "pets", "nuclei", "click"}
 
 
 def test_doctor_for_people_says_what_to_install(monkeypatch, tmp_path):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import masklet
-from masklet.recipes import bundled
+from masklet.recipes import bundled, click_scores
 from masklet.weights import CATALOG, read_note
 
 TINY = ['options={"base":4,"depth":2}', "lr_factors={}", "epochs=2", "batch=4", "crop=[24,24]", "warm_up_epochs=0"]
@@ -44,6 +47,25 @@ def test_train_export_install(lakes, tmp_path, monkeypatch, capsys):
     assert {p.name for p in (tmp_path / "installed").iterdir()} == {"flood.safetensors", "flood.md"}
     model = masklet.load(tmp_path / "installed" / "flood.safetensors")
     assert model.classes.names == ("dry", "flooded")
+
+
+def test_click_is_scored_by_clicks(tmp_path, monkeypatch, capsys):
+    root, rng = tmp_path / "data", np.random.default_rng(0)
+    for part in ("images", "instance_ids"):
+        (root / "nuclei" / part / "val").mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 2, (40, 50), dtype=np.uint8)).save(root / f"nuclei/{part}/val/1.png")
+    monkeypatch.setattr(click_scores, "SETS", {"nuclei": ("nuclei:nuclei", 1)})
+    options = {"backbone": "resnet18", "side": 64, "channels": 16, "decoder_hidden": 8, "decoder_heads": 2}
+    options |= {"memory_channels": 8, "memory_hidden": 8, "own_layers": 1, "memory_layers": 1}
+    changes = ['data={"moving":1}', "val_data=moving", f"options={json.dumps(options)}", "epochs=1", "steps=2"]
+    changes += ["images=2", "clips=1", "frames=3", "rounds=1", "val_limit=1", "lr_factors={}", "save_every=0"]
+    assert bundled.main(["click", "--data-root", str(root), "--out", str(tmp_path / "out"), *changes]) == 0
+    model_file, card_file = capsys.readouterr().out.split()
+    assert set(read_note(model_file)["scores"]) >= {"iou@1", "iou@3", "iou@5", "box", "iou@3/nuclei"}
+    card = Path(card_file).read_text()
+    for words in ("# click", "DAVIS 2016", "simulated clicks and true boxes", "| nuclei | 1 |", "- images: 2"):
+        assert words in card
+    assert read_note(model_file)["recipe"]["val_data"] == "davis:davis2016"
 
 
 def test_mistakes_exit_with_2(tmp_path, capsys):

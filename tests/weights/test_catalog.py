@@ -21,7 +21,7 @@ WITHOUT_HASH = {name for name in PUBLISHED if "/detectron2/" in CATALOG[name].ur
 
 
 def test_names_are_where_others_expect_them():
-    assert {name for name, entry in CATALOG.items() if entry.bundled} == {"street", "flood", "pets", "nuclei"}
+    assert {name for name, entry in CATALOG.items() if entry.bundled} == {"street", "flood", "pets", "nuclei", "click"}
     assert all(CATALOG[name].name == name for name in CATALOG)
     files = [CATALOG[name].file for name in PUBLISHED]
     assert len(set(files)) == len(files)

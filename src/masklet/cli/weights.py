@@ -251,6 +251,6 @@ def _in_mib(progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
 
 
 def _score(scores: Mapping[str, float], data: str) -> str:
-    named = {"miou": "mIoU", "top1": "top-1", "dice/vessel": "Dice of vessels"}
+    named = {"miou": "mIoU", "top1": "top-1", "dice/vessel": "Dice of vessels", "iou@3": "IoU at 3 clicks"}
     key = next((key for key in named if key in scores), None)
     return data if key is None else f"{named[key]} {scores[key]:.3f} on {data}"

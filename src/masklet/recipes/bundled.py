@@ -23,8 +23,9 @@ import torch
 from masklet.data.sources import open_source
 from masklet.inference.evaluate import evaluate
 from masklet.models import unknown
-from masklet.recipes import instances, semantic
+from masklet.recipes import click_scores, instances, plans, promptable, semantic
 from masklet.recipes.instances import InstanceRecipe
+from masklet.recipes.promptable import PromptableRecipe
 from masklet.recipes.running import DETAIL, Result
 from masklet.recipes.semantic import SemanticRecipe
 from masklet.weights import load, read_note, save_checkpoint
@@ -79,9 +80,33 @@ NUCLEI = InstanceRecipe(
     validate_every=3,
     val_limit=35,
 )
+CLICK = PromptableRecipe(
+    data={
+        "davis:davis2016": 3.0,
+        "davis:davis2017_first_frames?split=all": 0.5,
+        "pets:pets": 1.0,
+        "nuclei:nuclei": 1.0,
+        "camvid:camvid": 1.0,
+        "flood:flood_area": 0.5,
+        "coco:coco_instances_mini?split=all": 1.0,
+    },
+    val_data="davis:davis2016",
+    options={
+        "backbone": "efficientnet_lite0",
+        "weights": "imagenet",
+        "side": 512,
+        "channels": 128,
+        "decoder_heads": 4,
+        "decoder_hidden": 512,
+        "memory_channels": 32,
+        "own_layers": 1,
+        "memory_layers": 2,
+        "memory_hidden": 512,
+    },
+)
 # Photographs of whole scenes and whole animals are seen at the size that ImageNet's weights know: a network that sees
 # them at full size takes fur for ground.
-RECIPES: Mapping[str, SemanticRecipe | InstanceRecipe] = MappingProxyType(
+RECIPES: Mapping[str, SemanticRecipe | InstanceRecipe | PromptableRecipe] = MappingProxyType(
     {
         "street": replace(
             BASE,
@@ -123,6 +148,7 @@ RECIPES: Mapping[str, SemanticRecipe | InstanceRecipe] = MappingProxyType(
             validate_every=5,
         ),
         "nuclei": NUCLEI,
+        "click": CLICK,
     }
 )
 SOURCES: Mapping[str, str] = MappingProxyType(
@@ -135,6 +161,9 @@ SOURCES: Mapping[str, str] = MappingProxyType(
         "images; CC BY-SA 4.0",
         "nuclei": "Data Science Bowl 2018, stage 1 (BBBC038v1), with the community's mask fixes (lopuhin/"
         "kaggle-dsbowl-2018-dataset-fixes), 330 training and 70 validation images; CC0",
+        "click": "DAVIS 2016 without its sequences `dog`, `libby` and `car-shadow` (Perazzi et al. 2016; BSD), "
+        "first frames of DAVIS 2017, the four data sets of the models above, 38 pictures of COCO 2017; photographs are "
+        "made to move, objects of one are laid over another",
     }
 )
 
@@ -143,36 +172,70 @@ def train(name: str, data_root: Path, out: Path, words: Sequence[str] = (), prog
     """Trains (or continues) bundled model `name` in `out`; `words` are `key=value` changes to its recipe."""
     if name not in RECIPES:
         raise unknown("bundled model", name, RECIPES)
-    kind, _, folder = RECIPES[name].data.partition(":")
-    recipe = replace(RECIPES[name], data=f"{kind}:{data_root / folder}").override(words)
+    recipe: Any = plans.override(placed(RECIPES[name], data_root), words)
     resume = (out / "last.safetensors").exists()
     if isinstance(recipe, InstanceRecipe):
         return instances.run(recipe, out, resume=resume, progress=progress)
+    if isinstance(recipe, PromptableRecipe):
+        return promptable.run(recipe, out, resume=resume, progress=progress)
     return semantic.run(recipe, out, resume=resume, progress=progress)
 
 
-def export(name: str, result: Result, command: str) -> tuple[Path, Path]:
+def placed(recipe: Any, data_root: Path) -> Any:
+    """The recipe with its data in a folder of this machine."""
+
+    def place(source: str) -> str:
+        kind, colon, folder = source.partition(":")
+        return f"{kind}:{data_root / folder}" if colon else source
+
+    data = recipe.data
+    placed = place(data) if isinstance(data, str) else {place(source): weight for source, weight in data.items()}
+    return replace(recipe, data=placed, val_data=None if recipe.val_data is None else place(recipe.val_data))
+
+
+def export(name: str, result: Result, command: str, data_root: Path) -> tuple[Path, Path]:
     """Writes the best weights in half precision, scored again as a user will load them, and their model card."""
     note = read_note(result.best) or {}
-    recipe = RECIPES[name].from_dict(note["recipe"])
+    recipe: Any = plans.from_dict(type(RECIPES[name]), note["recipe"])
     path, card = result.out / f"{name}.safetensors", result.out / f"{name}.md"
-    extra = {"recipe": note["recipe"] | {"data": RECIPES[name].data, "val_data": None}, "epoch": note["epoch"]}
+    plain = note["recipe"] | {key: getattr(RECIPES[name], key) for key in ("data", "val_data")}  # not where it lay here
+    extra = {"recipe": plain, "epoch": note["epoch"]}
     save_checkpoint(path, load(result.best), extra, half=True)
-    data = open_source(recipe.val_data or recipe.data, split=recipe.val_split)
-    scores = evaluate(load(path), data)
+    scores, tables = _scored(path, recipe, data_root)
     save_checkpoint(path, load(result.best), {**extra, "scores": scores}, half=True)
-    card.write_text(model_card(name, recipe, result, scores, command, path.stat().st_size))
+    card.write_text(model_card(name, recipe, result, tables, command, path.stat().st_size))
     return path, card
 
 
-def model_card(name: str, recipe: Any, result: Result, scores: Mapping[str, float], command: str, size: int) -> str:
-    """What a user needs to know about a checkpoint, in markdown."""
-    default = type(recipe)(data="")
-    changed = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in ("data", "val_data")}
-    changed = {k: v for k, v in changed.items() if v != getattr(default, k)}
+def _scored(path: Path, recipe: Any, data_root: Path) -> tuple[Mapping[str, float], str]:
+    """The scores of a file on data that its training has not seen, and their tables in markdown."""
+    if isinstance(recipe, PromptableRecipe):
+        reached = click_scores.measure(load(path), data_root)
+        reached.videos |= click_scores.recorded(data_root)
+        return reached.flat(), click_scores.table(reached)
+    data = open_source(recipe.val_data or recipe.data, split=recipe.val_split)
+    scores = evaluate(load(path), data)
     main = {k: v for k, v in scores.items() if not DETAIL.search(k) and not math.isnan(v)}
     kind = {"iou": "IoU", "ap": "AP"}
     each = [(k.partition("/"), v) for k, v in scores.items() if "/" in k and k.partition("/")[0] in kind]
+    lines = [
+        "| " + " | ".join(main) + " |",
+        "|" + "--:|" * len(main),
+        "| " + " | ".join(f"{v:.4f}" for v in main.values()) + " |",
+        "",
+        f"| class | {kind[each[0][0][0]]} |",
+        "|---|--:|",
+        *(f"| {k[2]} | {v:.4f} |" for k, v in each),
+    ]
+    return scores, "\n".join(lines)
+
+
+def model_card(name: str, recipe: Any, result: Result, tables: str, command: str, size: int) -> str:
+    """What a user needs to know about a checkpoint, in markdown."""
+    default = type(recipe)(data=recipe.data)
+    changed = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in ("data", "val_data")}
+    changed = {k: v for k, v in changed.items() if v != getattr(default, k)}
+    how = "simulated clicks and true boxes" if isinstance(recipe, PromptableRecipe) else "no test-time augmentation"
     last = result.history[-5:]
     trend = ", ".join(f"{r[recipe.monitor]:.4f}" for r in last if recipe.monitor in r)
     return "\n".join(
@@ -186,15 +249,9 @@ def model_card(name: str, recipe: Any, result: Result, scores: Mapping[str, floa
             f"{timedelta(seconds=round(result.seconds))}",
             f"- Hardware: {hardware()}",
             f"- Best epoch {result.best_epoch} by {recipe.monitor}; the last validations gave {trend}",
-            "- Scores: `masklet evaluate` of this file: automatic precision, no test-time augmentation",
+            f"- Scores: `masklet evaluate` of this file: automatic precision, {how}",
             "",
-            "| " + " | ".join(main) + " |",
-            "|" + "--:|" * len(main),
-            "| " + " | ".join(f"{v:.4f}" for v in main.values()) + " |",
-            "",
-            f"| class | {kind[each[0][0][0]]} |",
-            "|---|--:|",
-            *(f"| {k[2]} | {v:.4f} |" for k, v in each),
+            tables,
             "",
             f"Recipe, where it differs from the defaults of `{type(recipe).__name__}`:",
             "",
@@ -224,7 +281,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m masklet.recipes.bundled", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("name", choices=tuple(RECIPES))
     parser.add_argument(
-        "--data-root", type=Path, required=True, help="folder that holds camvid, flood_area, pets, nuclei"
+        "--data-root",
+        type=Path,
+        required=True,
+        help="folder that holds camvid, flood_area, pets, nuclei, davis2016, ...",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of this training; run again to continue it")
     parser.add_argument("--install", action="store_true", help="copy the result into masklet's own bundled weights")
@@ -236,7 +296,7 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f"stopped after {result.epochs} epochs; run the same command to go on", file=sys.stderr)
             return 0
         command = " ".join(["python -m masklet.recipes.bundled", given.name, *given.changes])
-        files = export(given.name, result, command)
+        files = export(given.name, result, command, given.data_root)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

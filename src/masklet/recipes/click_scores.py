@@ -74,11 +74,21 @@ class Scores:
         overall["objects"] = float(sum(row["objects"] for row in each.values()))
         return {**each, "overall": overall, "objects": self.row([*self.clicks])}
 
+    def flat(self) -> dict[str, float]:
+        """What a checkpoint notes: iou@1, iou@3, iou@5, box, pearson (and of each data set), jf, jf_3_clicks."""
+        keys = {**{f"iou@{k}": f"iou@{k}" for k in SHOWN}, "box": "box", "pearson": "pearson_all"}
+        rows = self.rows()
+        out = {key: rows["overall"][of] for key, of in keys.items()}
+        out |= {f"{key}/{name}": rows[name][of] for name in self.clicks for key, of in keys.items()}
+        ways = {"jf": "mask/jf", "jf_3_clicks": "3 clicks/jf"}
+        out |= {key: self.videos[of] for key, of in ways.items() if of in self.videos}
+        return {key: value for key, value in out.items() if not np.isnan(value)}
+
 
 def measure(
     model: Any,
     root: Path,
-    names: Sequence[str] = tuple(SETS),
+    names: Sequence[str] | None = None,
     pictures: int | None = None,
     of_each: int | None = 10,
     videos: bool = True,
@@ -88,7 +98,7 @@ def measure(
 
     With `videos` the sequences of DAVIS are followed, once from the mask of the first frame and once from 3 clicks.
     """
-    scores = Scores()
+    scores, names = Scores(), [*SETS] if names is None else names
     for name in names:
         scores.clicks[name], scores.boxes[name] = outcomes_of(model, root, name, pictures, of_each, progress)
     if videos and "davis" in names:

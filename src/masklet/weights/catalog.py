@@ -103,6 +103,7 @@ def _bundled() -> Iterator[Entry]:
     yield Entry("flood", "Flooded ground in photographs and aerial pictures", "Flood Area Segmentation", pixels=LITE)
     yield Entry("pets", "Cat or dog, its border, and the background", "Oxford-IIIT Pet", pixels=LITE)
     yield Entry("nuclei", "Nuclei of cells under microscopes, each for itself", "Data Science Bowl 2018", pixels=LITE)
+    yield Entry("click", "What is clicked on, in pictures and videos", "DAVIS and others", pixels=LITE, model="sam2")
 
 
 # torchvision: model, file, MiB, mIoU and pixel accuracy on the COCO val2017 pictures with VOC's 21 classes
