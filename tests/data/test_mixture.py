@@ -5,10 +5,10 @@ import pytest
 import torch
 from tests.conftest import shared
 
-from masklet.data.mixture import Mixture, Share, Window, _through
+from masklet.data.mixture import Mixture, Share, Window, _through, divided
 from masklet.data.synthetic import synthetic
 from masklet.data.videos import OBJECT, davis
-from masklet.structures import Instances, Masks, Sample, UserError
+from masklet.structures import Classes, Instances, Masks, Sample, UserError
 
 
 def red_disc(size: tuple[int, int] = (90, 120)) -> Sample:
@@ -91,3 +91,13 @@ def test_real_videos_move_by_themselves():
     assert np.ptp(areas.numpy()) > 0
     still = Mixture([Share(davis(shared("data/davis2017_first_frames"), "all"))], (96, 160)).draw(3, generator(1))
     assert len(still) == 3  # one frame is made to move
+
+
+def test_a_border_is_divided_in_the_middle():
+    classes = Classes(("pet", "background", "border"), unscored=(2,))
+    labels = torch.tensor([[0, 2, 2, 2, 2, 1]] * 3)
+    sample = Sample(torch.zeros(3, 3, 6, dtype=torch.uint8), semantic=labels, classes=classes)
+    assert divided(sample).semantic.tolist() == [[0, 0, 0, 1, 1, 1]] * 3
+    plain = Sample(sample.image, semantic=labels, classes=Classes(("a", "b", "c")))
+    assert divided(plain) is plain
+    assert divided(red_disc()).semantic is None

@@ -274,6 +274,37 @@ def test_memory_is_a_value(ours: SAM2, video: Tensor) -> None:
 
 
 @torch.inference_mode()
+def test_who_follows_starts_from_the_last_mask(video: Tensor) -> None:
+    """As if somebody gave the mask of the frame before as a rough one; prompts and far frames are as ever."""
+    model = tiny(**SMALL, follow=True)
+    seen = [model.embed(video[[i]]) for i in range(3)]
+    click = Queries(torch.tensor([[[20.0, 30.0]], [[40.0, 12.0]]]), torch.ones(2, 1, dtype=torch.long))
+    first, memory = model.step(seen[0], Memory(), click, at=0)
+    found, later = model.step(seen[1], memory, at=1)
+    pixels = model.conditioned(seen[1], memory, at=1)
+    rough = replace(Queries.nothing(2), masks=first.logits.clamp(-32, 32)[:, None])
+    assert torch.equal(found.candidates, model.answered(pixels, seen[1], rough).candidates)
+    plain = model.answered(pixels, seen[1])  # what it would be without
+    assert (found.candidates - plain.candidates).abs().max() > 1e-3
+    close(later.last_mask(2), found.logits.clamp(-32, 32))
+    close(later.last_mask(0), first.logits.clamp(-32, 32))
+    _, last = model.step(seen[2], later, at=2)
+    assert [r.logits is None for r in last.recent] == [True, False]  # of frame 1 only the map is kept
+    joined = Memory.join([last[:1], last[1:]])
+    assert torch.equal(joined.last_mask(3), last.last_mask(3))
+    assert joined.nbytes == last.nbytes
+    assert tiny(**SMALL).step(seen[0], Memory(), click, at=0)[1].last_mask(1) is None
+
+
+def test_frozen_norms_stay() -> None:
+    model = build("sam2", norm="frozen", side=64, **SMALL).train()
+    before = {k: v.clone() for k, v in model.encoder.backbone.named_buffers()}
+    model.embed(torch.rand(2, 3, 64, 64)).features.sum().backward()
+    assert len(before) > 100
+    assert all(torch.equal(v, before[k]) for k, v in model.encoder.backbone.named_buffers())
+
+
+@torch.inference_mode()
 def test_out_of_sight_is_said_and_remembered(ours: SAM2, video: Tensor) -> None:
     embedding = ours.embed(video[:1])
     nowhere = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
@@ -401,6 +432,7 @@ def test_losses_by_hand() -> None:
             {"memory_channels": 60},
             "60 channels of memory do not divide 256; pointers are cut into tokens of that width",
         ),
+        ({"norm": "layer"}, "norm is 'layer'; choose batch or frozen"),
         ({"memories": -1}, "a memory of 0 maps and 16 pointers; give 1 or more of each"),
     ],
 )
@@ -424,6 +456,7 @@ def test_a_frame_without_memory_needs_a_prompt() -> None:
         {"version": "2", "memories": 0, "pointers": 1},
         {"relative": True, "enriched": ("c3", "c4"), "fuse": "mean", "memory_stride": 2, "prompted": 1},
         {"backbone": "efficientnet_lite0", "half_memory": False},
+        {"drawn": 1.0, "mixing": 1, "follow": True},
     ],
 )
 @torch.inference_mode()

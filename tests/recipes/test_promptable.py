@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import masklet
 from masklet.data.moving import MovingShapes
-from masklet.recipes.promptable import ClipFeed, PromptableRecipe, run
+from masklet.recipes.promptable import ClipFeed, PromptableRecipe, _share, run
 from masklet.structures.errors import UserError
 
 TINY: dict[str, Any] = {
@@ -47,6 +48,20 @@ def test_a_training_from_drawn_clips_to_a_checkpoint(tmp_path: Path) -> None:
     model = masklet.load(result.best)
     assert model.spec["model"] == "sam2"
     assert hasattr(model, "step")
+
+
+def test_sources_with_options(tmp_path: Path) -> None:
+    """Everything after a question mark goes to the reader; sequences can be left out."""
+    for name in ("one", "two", "dog"):
+        for kind, picture in (("JPEGImages", "jpg"), ("Annotations", "png")):
+            folder = tmp_path / kind / "480p" / name
+            folder.mkdir(parents=True)
+            Image.new("L", (40, 30), 255).save(folder / f"00000.{picture}")
+    names = [video.name for video in _share(f"davis:{tmp_path}?split=all&without=dog,two", "train").data.videos]
+    assert names == ["one"]
+    assert [v.name for v in _share(f"davis:{tmp_path}", "val").data.videos] == ["dog"]
+    with pytest.raises(UserError, match=re.escape("davis has no option 'withot'")):
+        _share(f"davis:{tmp_path}?withot=dog", "train")
 
 
 @pytest.mark.parametrize(

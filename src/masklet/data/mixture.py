@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
+from scipy import ndimage
 from torch import Tensor
 
 from masklet.data.objects import objects_in
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 else:
     Data = Sequence  # the bare class: run-time type checks would open a random sample to see what it is
 
+TINY = 36  # pixels of an object in the first frame of a clip
 TRIES = 20
 FILL = (124, 116, 104)  # what lies outside a picture: ImageNet's mean colour
 
@@ -103,14 +106,14 @@ class Mixture:
                 continue
             if self.stills and draw(generator) < self.pasted:
                 clip = self._with_mover(clip, generator)
-            clip = _visible(clip, self.objects, self.size[0] * self.size[1] // 2000)
+            clip = _visible(clip, self.objects)
             if len(clip.masks):
                 return Clip(self._coloured(clip.frames, generator), clip.masks, clip.name, clip.known)
         raise UserError(f"no object in {TRIES} pictures", hint="do the data sets have masks?")
 
     def _of_still(self, share: Share, frames: int, generator: torch.Generator) -> Clip | None:
         sample = share.data[_below(len(share.data), generator)]
-        found = objects_in(sample, generator)
+        found = objects_in(divided(sample), generator)
         if not len(found):
             return None
         first = found[[_below(len(found), generator)]]
@@ -148,7 +151,7 @@ class Mixture:
         """The clip with an object of another picture in front, on a way of its own."""
         share = self.shares[self.stills[_below(len(self.stills), generator)]]
         sample = share.data[_below(len(share.data), generator)]
-        found = objects_in(sample, generator)
+        found = objects_in(divided(sample), generator)
         if not len(found):
             return clip
         one = found[[_below(len(found), generator)]]
@@ -193,6 +196,21 @@ class Mixture:
         wide = frames.transpose(0, 1).reshape(3, t * h, w)
         turned = adjust_color(wide, bright, contrast, saturation, draw(generator, -self.jitter / 10, self.jitter / 10))
         return turned.view(3, t, h, w).transpose(0, 1).contiguous()
+
+
+def divided(sample: Sample) -> Sample:
+    """A label map whose unscored pixels (the border of a pet, which nobody can draw exactly) go to the nearest class.
+
+    The truth then ends in the middle of the border; to leave it out would teach masks that are too small.
+    """
+    if sample.semantic is None or sample.classes is None or not sample.classes.unscored:
+        return sample
+    labels = sample.semantic.numpy()
+    border = np.isin(labels, sample.classes.unscored)
+    if not border.any() or border.all():
+        return sample
+    rows, columns = ndimage.distance_transform_edt(border, return_distances=False, return_indices=True)
+    return replace(sample, semantic=torch.from_numpy(labels[rows, columns]))
 
 
 def _alone(masks: Bool[Tensor, "k h w"], classes: Classes) -> Instances:
@@ -266,11 +284,11 @@ def _through(
     return colours, (out[:, 3:] > 0.5).transpose(0, 1).contiguous()
 
 
-def _visible(clip: Clip, most: int, smallest: int) -> Clip:
+def _visible(clip: Clip, most: int) -> Clip:
     """The first `most` objects that the first frame shows well; none twice."""
     area = clip.masks[:, 0].flatten(1).sum(1)
     chosen: list[int] = []
-    for i in (area >= max(smallest, 9)).nonzero()[:, 0].tolist():
+    for i in (area >= TINY).nonzero()[:, 0].tolist():
         if len(chosen) < most and not any(torch.equal(clip.masks[i], clip.masks[j]) for j in chosen):
             chosen.append(i)
     return Clip(clip.frames, clip.masks[chosen], clip.name)

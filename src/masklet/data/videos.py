@@ -146,8 +146,8 @@ class Videos(Samples):
         return Sample(image, name=f"{video.name}/{frame:05d}", instances=objects, classes=self.classes)
 
 
-def davis(root: Path, split: str = "train", named: str = "") -> Videos:
-    """DAVIS 2016 and 2017. `named` chooses sequences instead of a split's list: `named=dog,libby`."""
+def davis(root: Path, split: str = "train", named: str = "", without: str = "") -> Videos:
+    """DAVIS 2016 and 2017. `named` chooses sequences instead of a list: `named=dog,libby`; `without` omits some."""
     existing(root, split)
     found = _videos(root, "davis", split)
     if named:
@@ -164,7 +164,8 @@ def davis(root: Path, split: str = "train", named: str = "") -> Videos:
             raise broken(root, "empty_split", fault, "take `--split all`, or name videos with `named=`")
     else:
         chosen = _divided(found, split)
-    return Videos("davis", split, tuple(found[name] for name in chosen))
+    skipped = set(without.split(","))
+    return Videos("davis", split, tuple(found[name] for name in chosen if name not in skipped))
 
 
 def youtube_vos(root: Path, split: str = "train", named: str = "") -> Videos:

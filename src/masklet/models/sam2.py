@@ -24,7 +24,7 @@ from masklet.parts.backbones import build_backbone, supported
 from masklet.parts.mask_decoder import MLP, Decoded, MaskDecoder, TwoWayTransformer, steady
 from masklet.parts.memory import MemoryAttention, MemoryEncoder
 from masklet.parts.memory_bank import Keep, Memory, MemoryBank, Remembered
-from masklet.parts.norm import Normalize
+from masklet.parts.norm import Normalize, freeze_batch_norm
 from masklet.parts.positions import sine_grid
 from masklet.parts.prompts import PADDING, PromptEncoder
 from masklet.parts.pyramid import LateralPyramid
@@ -117,8 +117,10 @@ class SAM2(nn.Module):
         bank: MemoryBank,
         side: int,
         absence: bool = True,
+        follow: bool = False,
     ) -> None:
         super().__init__()
+        self.follow = follow
         self.encoder, self.prompts, self.decoder = encoder, prompts, decoder
         self.attention, self.writer, self.bank, self.side = attention, writer, bank, side
         channels, narrow = bank.channels, bank.memory_channels
@@ -200,6 +202,9 @@ class SAM2(nn.Module):
             found = self._given(frame, drawn)
         else:
             pixels = self.conditioned(frame, memory, at=at, back=back, afresh=afresh, prompted=prompted)
+            last = memory.last_mask(at) if self.follow and queries is None and not afresh else None
+            if last is not None:
+                queries = replace(Queries.nothing(len(last), last.device), masks=last[:, None].to(pixels.dtype))
             found = self.answered(pixels, frame, queries)
         if not write:
             return found, memory
@@ -260,7 +265,8 @@ class SAM2(nn.Module):
             maps = self.absence(maps, found.object_logits > 0)
         if not maps.requires_grad:
             maps = maps.to(self.bank.dtype)
-        return self.bank.write(memory, Remembered(at, maps, found.pointers), prompted, back)
+        last = found.logits.detach().clamp(-LIMIT, LIMIT) if self.follow else None
+        return self.bank.write(memory, Remembered(at, maps, found.pointers, last), prompted, back)
 
     def loss(
         self,
@@ -276,8 +282,8 @@ class SAM2(nn.Module):
     def _given(self, frame: Embedding, drawn: Bool[Tensor, "n h w"]) -> Found:
         """A drawn mask is the answer; the decoder only makes its pointer."""
         fitted = self._fitted(drawn)
-        logits = torch.where(fitted, SURE, -SURE)[:, None].to(frame.features.dtype)
-        low = F.interpolate(logits, frame.mask_size, mode="bilinear", antialias=True)
+        logits = torch.where(fitted, SURE, -SURE)[:, None]
+        low = F.interpolate(logits, frame.mask_size, mode="bilinear", antialias=True).to(frame.features.dtype)
         rough = self.shrink(fitted[:, None].to(frame.features.dtype))
         queries = replace(Queries.nothing(len(drawn), drawn.device), masks=rough)
         decoded = self._tokens(frame.features, frame.positions, queries)
@@ -298,7 +304,7 @@ class SAM2(nn.Module):
         more = max(1, 2 - queries.points.shape[1])
         points, labels = F.pad(queries.points, (0, 0, 0, more)), F.pad(queries.labels, (0, more), value=PADDING)
         sparse = self.prompts(points, labels, (self.side, self.side))
-        dense = self.prompts.dense(queries.masks, size)
+        dense = self.prompts.dense(queries.masks, size, points, labels, (self.side, self.side))
         return self.decoder.decode(pixels, positions, sparse, dense)
 
     def _chosen(self, decoded: Decoded, frame: Embedding, queries: Queries) -> Found:
@@ -353,6 +359,10 @@ def sam2(
     half_memory: bool = True,
     enriched: Sequence[str] = ("c4",),
     fuse: str = "sum",
+    drawn: float = 0.0,
+    mixing: int = 0,
+    norm: str = "batch",
+    follow: bool = False,
     width: int | None = None,
     depths: Sequence[int] | None = None,
     whole: Sequence[int] | None = None,
@@ -367,7 +377,10 @@ def sam2(
     so many `prompted` ones (None: all); `pointers` says how many frames these reach back. With
     `half_memory` maps are kept in bfloat16, as the published predictor keeps them. Memory attention has
     `own_layers`, `memory_layers` and `memory_hidden` units, with `rotary` positions or without. Levels in `enriched`
-    get the level above by `fuse`, "sum" or "mean". `version` is "2.1" or "2". Of Hieras only: `width`, `depths` of the
+    get the level above by `fuse`, "sum" or "mean". For small models: prompts `drawn` as spots of that radius beside the
+    rough mask, so many blocks of `mixing` in the mask decoder, `norm` "frozen" keeps the backbone's batch norms as they
+    come, and `follow` gives frames without prompts the last frame's mask as a rough one (MaskTrack, Perazzi et al.,
+    2017) beside the memory. `version` is "2.1" or "2". Of Hieras only: `width`, `depths` of the
     stages, which blocks see the `whole` image, and whether positions inside the attention are `relative`.
     """
     if num_classes != 1:
@@ -378,24 +391,27 @@ def sam2(
         raise UserError(f"side is {side}", hint=f"give a multiple of {STRIDE}")
     choices = {"width": width, "depths": depths, "whole": whole, "drop_path": drop_path, "relative": relative}
     net = build_backbone(backbone, weights, **supported(backbone, **choices))
+    if norm not in ("batch", "frozen"):
+        raise UserError(f"norm is {norm!r}", hint="choose batch or frozen")
+    if norm == "frozen":
+        freeze_batch_norm(net)
     levels = {level: net.channels[level] for level in LEVELS if net.strides.get(level) == LEVELS[level]}
     if len(levels) < len(LEVELS):
         strides = ", ".join(str(stride) for stride in net.strides.values())
         raise UserError(f"{backbone} has maps at strides {strides}", hint="SAM 2 needs 4, 8, 16 and 32")
     transformer = TwoWayTransformer(channels, decoder_depth, decoder_heads, decoder_hidden)
-    decoder = MaskDecoder(
-        channels, masks, transformer, channels, 3, (channels, channels), object_score=True, sigmoid=True
-    )
+    decoder = MaskDecoder(channels, masks, transformer, channels, 3, (channels, channels), True, True, mixing)
     keep = Keep(memories + 1, pointers, prompted, memory_stride)
     return SAM2(
         ImageEncoder(net, LateralPyramid(levels, net.strides, channels, enriched, fuse)),
-        PromptEncoder(channels, mask_channels),
+        PromptEncoder(channels, mask_channels, drawn=drawn),
         decoder,
         MemoryAttention(channels, memory_channels, own_layers, memory_layers, memory_hidden, 1, dropout, rotary),
         MemoryEncoder(channels, memory_channels),
         MemoryBank(channels, memory_channels, keep, aged_pointers=version == "2.1", half=half_memory),
         side,
         absence=version == "2.1",
+        follow=follow,
     )
 
 

@@ -20,18 +20,23 @@ from masklet.structures.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Remembered:
-    """One frame, as n objects remember it: a map (dropped first, when the frame gets old) and a pointer each."""
+    """One frame, as n objects remember it: a map (dropped first, when the frame gets old) and a pointer each.
+
+    `logits` are those of the mask itself, which models that follow the last mask keep for a while.
+    """
 
     frame: int
     map: Float[Tensor, "n c h w"] | None
     pointer: Float[Tensor, "n p"]
+    logits: Float[Tensor, "n h4 w4"] | None = None
 
     def __getitem__(self, which: Tensor | slice) -> Remembered:
-        return Remembered(self.frame, None if self.map is None else self.map[which], self.pointer[which])
+        map, logits = (None if x is None else x[which] for x in (self.map, self.logits))
+        return Remembered(self.frame, map, self.pointer[which], logits)
 
     @property
     def nbytes(self) -> int:
-        return self.pointer.nbytes + (0 if self.map is None else self.map.nbytes)
+        return sum(x.nbytes for x in (self.map, self.pointer, self.logits) if x is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +82,11 @@ class Memory:
             memories[0].length,
         )
 
+    def last_mask(self, frame: int) -> Float[Tensor, "n h4 w4"] | None:
+        """The logits of the mask of the frame nearest to `frame` that still has them."""
+        known = [r for r in (*self.prompted, *self.recent) if r.logits is not None]
+        return min(known, key=lambda r: abs(r.frame - frame)).logits if known else None
+
     def forget(self, frame: int) -> Memory:
         """Without what was prompted on a frame."""
         return replace(self, prompted=tuple(r for r in self.prompted if r.frame != frame))
@@ -84,8 +94,10 @@ class Memory:
 
 def _stacked(entries: Sequence[Remembered]) -> Remembered:
     maps = [entry.map for entry in entries if entry.map is not None]
+    logits = [entry.logits for entry in entries if entry.logits is not None]
     pointers = torch.cat([entry.pointer for entry in entries])
-    return Remembered(entries[0].frame, torch.cat(maps) if maps else None, pointers)
+    joined = torch.cat(logits) if len(logits) == len(entries) else None
+    return Remembered(entries[0].frame, torch.cat(maps) if maps else None, pointers, joined)
 
 
 @dataclass(frozen=True)
@@ -158,8 +170,7 @@ class MemoryBank(nn.Module):
         out = []
         for r in memory.recent:
             age = (r.frame - frame) if back else (frame - r.frame)
-            if age >= self.keep.reach() and r.map is not None:
-                r = Remembered(r.frame, None, r.pointer)
+            r = Remembered(r.frame, None if age >= self.keep.reach() else r.map, r.pointer)
             if 0 < age < max(self.keep.pointers - 1, self.keep.reach()):
                 out.append(r)
         return tuple(out)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+from urllib.parse import parse_qsl
 
 import torch
 from jaxtyping import Bool, Float
@@ -49,7 +50,9 @@ class Clips(Protocol):
 class PromptableRecipe:
     """Every choice of a training with prompts. Saved inside each checkpoint, so that a result can be repeated."""
 
-    data: Mapping[str, float]  # kind:path of data with masks -> how often it is drawn; "moving" draws shapes
+    # kind:path of data with masks -> how often it is drawn; options follow a question mark, as in
+    # "davis:DAVIS?split=all&without=dog,libby"; "moving" draws shapes
+    data: Mapping[str, float]
     val_data: str = DRAWN  # clips that are followed from a click and from the mask of the first frame
     model: str = "sam2"
     options: Mapping[str, Any] = field(default_factory=dict)  # of the model's builder
@@ -221,5 +224,7 @@ def validation_clips(recipe: PromptableRecipe, side: int) -> Sequence[Clip]:
 
 
 def _share(name: str, split: str, weight: float = 1.0) -> Share:
-    source: Any = open_source(name, split=split)
+    text, _, rest = name.partition("?")
+    options = {"split": split, **dict(parse_qsl(rest, strict_parsing=bool(rest)))}
+    source: Any = open_source(text, **options)
     return Share(source, weight)
