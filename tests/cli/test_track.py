@@ -65,7 +65,7 @@ def test_two_objects_to_files(checkpoint: Path, film: Path, tmp_path: Path) -> N
     assert (tmp_path / "overlay.mp4").stat().st_size > 0
     back = answer(
         *("track", film, "--model", checkpoint, "--box", "2:5,5,40,30", "--out", tmp_path / "back"),
-        *("--direction", "backward", "--formats", "json"),
+        *("--direction", "backward", "--formats", "json", "--non-overlap", "--fill-hole-area", "8"),
     )
     assert [entry["frame"] for entry in json.loads((tmp_path / "back" / "masklets.json").read_text())] == [2, 1, 0]
     assert back["frames"] == 3

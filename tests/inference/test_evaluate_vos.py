@@ -54,12 +54,12 @@ class Still(nn.Module):
             drawn = torch.zeros(1, *frame.size, dtype=torch.bool)
             for x, y in queries.points[0].int().tolist():
                 drawn[0, y - 10 : y + 11, x - 10 : x + 11] = True
-        entry = None if drawn is None else Remembered(how["at"], drawn[:, None].float(), torch.zeros(1, 4))
-        if entry is not None:
-            memory = self.bank.write(memory, entry, True)
-        logits = memory.prompted[-1].map[:, 0] * 20 - 10
+        logits = memory.prompted[-1].map[:, 0] if drawn is None else torch.where(drawn, 10.0, -10.0)
         one = torch.ones(1)
         return Found(logits, one, one, torch.zeros(1, 4), logits[:, None], one[:, None]), memory
+
+    def write(self, frame: Embedding, memory: Memory, found: Found, drawn: Any = None, **how: Any) -> Memory:
+        return self.bank.write(memory, Remembered(how["at"], found.logits[:, None], found.pointers), how["prompted"])
 
 
 def film(root: Path, frames: list[np.ndarray], name: str = "a", every: int = 1) -> Path:

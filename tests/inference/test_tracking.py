@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from masklet.inference.frames import Live, open_frames
-from masklet.inference.tracking import VideoSession, propagate_together
+from masklet.inference.tracking import Tidy, VideoSession, propagate_together
 from masklet.models import build
+from masklet.ops.components import components, smoothed_over
+from masklet.ops.rle import decode_many
 from masklet.structures.errors import UserError
 
 TINY: dict[str, Any] = {
@@ -133,6 +135,50 @@ def test_a_drawn_mask_is_the_answer(model: Any) -> None:
     assert abs(found.area - int(drawn.sum())) < 80
     both = run(session, "both")
     assert sorted(both[7]) == list(range(COUNT))
+
+
+def test_masks_are_tidied_as_asked(model: Any) -> None:
+    def three(tidy: Tidy | None = None) -> dict[int, dict[int, Any]]:
+        session = prompted(model, film(count=4), tidy=tidy)
+        session.add_prompt(0, 2, box=(10, 10, 40, 40))
+        session.add_prompt(1, 3, points=[(50, 10)])
+        return run(session)
+
+    plain, apart = three(), three(Tidy(non_overlap_masks=True))
+    assert [*plain] == [*apart] == [1, 2, 3]
+    shared = 0
+    for at in range(4):
+        before, after = ([masks[n][at] for n in masks if at in masks[n]] for masks in (plain, apart))
+        together, alone = decode_many(before, 48, 60), decode_many(after, 48, 60)
+        shared += int((together.sum(0) > 1).sum())
+        assert (alone.sum(0) == together.any(0)).all()  # everything that was some object's is now one object's
+        assert not (alone & ~together).any()
+    assert shared  # they did overlap
+    assert three(Tidy()) == plain
+    assert three(Tidy(fill_hole_area=0, max_sprinkle_area=0)) == plain
+
+    def parts(masks: dict[int, dict[int, Any]]) -> tuple[int, int]:
+        """The smallest hole and the smallest part, in pixels."""
+        dense = [decode_many([mask], 48, 60)[0] for frames in masks.values() for mask in frames.values()]
+        sizes = [[components(m)[1][1:] for m in each] for each in ([~m for m in dense], dense)]
+        return tuple(min(int(s.min()) for s in some if len(s)) for some in sizes)  # type: ignore[return-value]
+
+    tidied = three(Tidy(fill_hole_area=20, max_sprinkle_area=20))  # cells of 15 x 12 pixels
+    assert tidied != plain
+    assert parts(tidied) > parts(plain)
+
+
+def test_what_is_written_of_a_prompted_frame_is_what_is_shown(model: Any) -> None:
+    """The memory of a prompted frame has its holes filled, as the authors' predictor fills them before it encodes."""
+    first = prompted(model, film())
+    found = first._tracks[1].logits[0]
+    session = prompted(model, film(), tidy=Tidy(fill_hole_area=200, max_sprinkle_area=200))
+    kept = session._tracks[1].logits[0]
+    assert torch.equal(kept, smoothed_over(found, 200, 200))
+    assert not torch.equal(kept, found)
+    assert not torch.equal(
+        session._tracks[1].memory[False].prompted[0].map, first._tracks[1].memory[False].prompted[0].map
+    )
 
 
 def test_sources_give_the_same(model: Any, tmp_path: Path) -> None:
@@ -254,6 +300,7 @@ def test_live_frames_are_dropped_or_waited_for() -> None:
             "memory_budget is 'lots'; give bytes, or text such as \"2GiB\"",
         ),
         (lambda s: VideoSession(s.model, film(), together=0), "together is 0; give a number of objects"),
+        (lambda s: Tidy(fill_hole_area=-1), "fill_hole_area is -1; give a number of cells, 0 for none"),
         (
             lambda s: VideoSession(torch.nn.Linear(1, 1), film()),
             "Linear follows no objects; take sam2_hiera_tiny, or another of the task video",

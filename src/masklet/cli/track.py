@@ -33,6 +33,11 @@ def track(
     formats: Annotated[str, typer.Option(help="Any of overlay, davis, json, with commas.")] = "overlay,davis,json",
     direction: Annotated[str, typer.Option(help="forward, backward or both, from the prompted frames.")] = "forward",
     frames: Annotated[int | None, typer.Option(min=1, help="Stop before this frame.")] = None,
+    fill_hole_area: Annotated[
+        int, typer.Option(min=0, help="Fill holes of so many cells of 1/256 side (SAM 2: 8).")
+    ] = 0,
+    max_sprinkle_area: Annotated[int, typer.Option(min=0, help="Remove specks of so many cells.")] = 0,
+    non_overlap: Annotated[bool, typer.Option("--non-overlap", help="Give a pixel to one object only.")] = False,
     memory_budget: Annotated[str | None, typer.Option(help='What may be held, for example "2GiB".')] = None,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -52,7 +57,7 @@ def track(
 
     from masklet.data.images import read_labels
     from masklet.inference.track_files import FORMATS, write_tracks
-    from masklet.inference.tracking import VideoSession
+    from masklet.inference.tracking import Tidy, VideoSession
     from masklet.parts.precision import automatic
 
     kinds = tuple(choices(formats, "--formats", FORMATS))
@@ -61,7 +66,8 @@ def track(
     loaded = loaded.to(where)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(precision) or automatic(where)
     source: Any = int(video) if video.isdecimal() and not Path(video).exists() else video
-    session = VideoSession(loaded, source, memory_budget=memory_budget, dtype=dtype)
+    tidy = Tidy(fill_hole_area, max_sprinkle_area, non_overlap)
+    session = VideoSession(loaded, source, memory_budget=memory_budget, dtype=dtype, tidy=tidy)
     for (frame, number), said in sorted(prompts.items()):
         if "mask" in said:
             drawn = read_labels(said.pop("mask")) > 0

@@ -18,7 +18,7 @@ from torch import Tensor
 from masklet.data.davis_writer import davis_ids
 from masklet.data.videos import Video, Videos
 from masklet.inference.image import Predictor, Settings
-from masklet.inference.tracking import VideoSession
+from masklet.inference.tracking import Tidy, VideoSession
 from masklet.metrics.video_protocols import SAV, SemiSupervised, VideoProtocol, YouTubeVOS
 from masklet.metrics.vos import JF
 from masklet.ops.clicks import SAM2, Click, ClickRule, next_click
@@ -57,6 +57,7 @@ def measure_vos(
     rule: ClickRule = SAM2,
     limit: int | None = None,
     together: int = 1,
+    tidy: Tidy | None = None,
     precision: str = "auto",
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
@@ -66,7 +67,8 @@ def measure_vos(
     An object is given by its true mask in the frame that shows it first (in DAVIS the first frame), or by so many
     `clicks` on that frame: one in the middle of the object, then each in the middle of the largest mistake. What counts
     says the data set's own protocol (`masklet.metrics.video_protocols`); in DAVIS and SA-V the first and the last frame
-    do not. Where predicted objects overlap, the smaller number covers the other, as in a DAVIS file; not in SA-V.
+    do not. Where predicted objects overlap, the smaller number covers the other as in a DAVIS file (unless `tidy` gives
+    the pixel to the object that is surest of it); in SA-V they may overlap.
 
     `model` has `step`, or is what `masklet.load` takes. `limit` is the most videos; `together` objects are computed at
     a time. `progress(done, total)` counts frames. What is held does not grow with a video, but for four numbers for
@@ -81,7 +83,7 @@ def measure_vos(
     videos, benchmark = dataset.videos[:limit], BENCHMARKS[dataset.name]
     total, done, score = sum(len(video.images) for video in videos), 0, JF(benchmark.protocol)
     for video in videos:
-        session = VideoSession(ready.model, _files(video), kept=KEPT, together=together, dtype=ready.dtype)
+        session = VideoSession(ready.model, _files(video), kept=KEPT, together=together, dtype=ready.dtype, tidy=tidy)
         for at, number in enumerate(video.frames):
             truth = video.objects(number) if number in video.masks else {}
             if benchmark.late or number == video.annotated[0]:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
-from scipy import ndimage
 from torch import Tensor
 
 from masklet.data.images import as_batch
@@ -24,6 +23,7 @@ from masklet.inference.image import Predictor, Settings
 from masklet.models.base import evaluating
 from masklet.models.prompting import Embedding, Queries, enlarged
 from masklet.ops import rle
+from masklet.ops.components import components
 from masklet.ops.nms import nms
 from masklet.ops.rle import RLE
 from masklet.parts.mask_decoder import Decoded, stability
@@ -294,7 +294,7 @@ def tidied(mask: Bool[np.ndarray, "h w"], smallest: int) -> tuple[Bool[np.ndarra
 
 def without_holes(mask: Bool[np.ndarray, "h w"], smallest: int) -> Bool[np.ndarray, "h w"]:
     """With holes of fewer than `smallest` pixels filled; pixels that touch at a corner are connected."""
-    parts, sizes = _parts(~mask)
+    parts, sizes = components(~mask)
     small = sizes < smallest
     small[0] = False
     return mask | small[parts]
@@ -302,15 +302,9 @@ def without_holes(mask: Bool[np.ndarray, "h w"], smallest: int) -> Bool[np.ndarr
 
 def without_islands(mask: Bool[np.ndarray, "h w"], smallest: int) -> Bool[np.ndarray, "h w"]:
     """Without parts of fewer than `smallest` pixels; where all are so small, the largest stays."""
-    parts, sizes = _parts(mask)
+    parts, sizes = components(mask)
     large = sizes >= smallest
     large[0] = False
     if len(sizes) > 1 and not large.any():
         large[1 + int(sizes[1:].argmax())] = True
     return large[parts]
-
-
-def _parts(mask: Bool[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray]:
-    """The number of the part that each pixel belongs to (0: none), and how many pixels each has."""
-    parts, count = ndimage.label(mask, np.ones((3, 3), bool))
-    return parts, np.bincount(parts.ravel(), minlength=count + 1)

@@ -23,17 +23,37 @@ from masklet.data.images import to_float
 from masklet.inference.frames import KEPT, open_frames
 from masklet.models.base import evaluating
 from masklet.models.prompting import Embedding, Queries, check, enlarged
+from masklet.ops.components import smoothed_over
 from masklet.ops.rle import RLE, encode_many
 from masklet.parts.precision import autocast
 from masklet.structures import Prompt
 from masklet.structures.errors import UserError
 
-__all__ = ["TrackedFrame", "VideoSession", "propagate_together"]
+__all__ = ["Tidy", "TrackedFrame", "VideoSession", "propagate_together"]
 
 LIMIT = 32.0  # of logits that are fed back with a correction
 DIRECTIONS = ("forward", "backward", "both")
 SPACING, SNAPSHOTS = 8, 6  # how far apart memories are put aside for corrections, and how many at most
 UNITS = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+@dataclass(frozen=True)
+class Tidy:
+    """What is done to masks before they are given out; the names are those of the authors' predictor, which fills 8.
+
+    Holes of at most `fill_hole_area` cells are filled and specks of at most `max_sprinkle_area` removed, counted on the
+    grid that masks are predicted on (256 x 256). With `non_overlap_masks` a pixel belongs to one object of a frame at
+    most, the one that is surest of it.
+    """
+
+    fill_hole_area: int = 0
+    max_sprinkle_area: int = 0
+    non_overlap_masks: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("fill_hole_area", "max_sprinkle_area"):
+            if (value := getattr(self, name)) < 0:
+                raise UserError(f"{name} is {value}", hint="give a number of cells, 0 for none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +95,8 @@ class VideoSession:
     Frames are read when they are needed. What is held does not grow with the video: the last `kept` frames, the
     embedding of one frame, and for each object the memory that the model asks for. `memory_budget` (bytes, or text as
     "2GiB") lets go of frames and of memories for corrections first. `together` objects are computed at a time; with 1
-    the masks of an object do not depend, in any bit, on which others there are. `dtype` is that of convolutions and
-    products, see `masklet.parts.precision.automatic`.
+    the masks of an object do not depend, in any bit, on which others there are (unless `tidy` lets them compete).
+    `dtype` is that of convolutions and products, see `masklet.parts.precision.automatic`.
     """
 
     def __init__(
@@ -88,6 +108,7 @@ class VideoSession:
         memory_budget: int | str | None = None,
         together: int = 1,
         dtype: torch.dtype = torch.float32,
+        tidy: Tidy | None = None,
     ) -> None:
         if not hasattr(model, "step"):
             name = getattr(model, "spec", {"model": type(model).__name__})["model"]
@@ -95,6 +116,7 @@ class VideoSession:
         if together < 1:
             raise UserError(f"together is {together}", hint="give a number of objects")
         self.model, self.frames, self.together, self.dtype = model, open_frames(source, kept), together, dtype
+        self.tidy = Tidy() if tidy is None else tidy
         self.budget = None if memory_budget is None else _bytes(memory_budget)
         self.device = next(model.parameters()).device
         self._tracks: dict[int, _Track] = {}
@@ -192,7 +214,8 @@ class VideoSession:
         with self._computing():
             seen = self._embedding(frame)
             if prompt.masks is not None:
-                found, new = model.step(seen, memory, None, prompt.masks.to(self.device), at=frame)
+                drawn = prompt.masks.to(self.device)
+                found, _ = model.step(seen, memory, None, drawn, at=frame, write=False)
                 track.prompts.pop(frame, None)
             else:
                 queries = Queries.of([prompt], seen)
@@ -205,12 +228,15 @@ class VideoSession:
                 if frame in track.logits and not clear and prompt.boxes is None:
                     queries = replace(queries, masks=track.logits[frame].clamp(-LIMIT, LIMIT)[:, None])
                 tracked = frame in track.logits or frame < track.cursor.get(False, 0)
-                found, new = model.step(seen, memory, queries, at=frame, afresh=not tracked)
+                drawn = None
+                found, _ = model.step(seen, memory, queries, at=frame, afresh=not tracked, write=False)
+            found = self._tidied(found)
+            new = model.write(seen, memory, found, drawn, at=frame, prompted=True)
             entry = next(r for r in new.prompted if r.frame == frame)
             other = model.bank.write(track.memory.get(True, model.nothing_remembered()), entry, True, True)
             track.memory = {False: new, True: other}
             track.logits[frame] = found.logits
-            track.answers[frame] = self._answers(found, seen)[0]
+            track.answers[frame] = self._masks({0: found.logits}, seen)[0], _score(found, 0)
         for back in (False, True):
             track.cursor[back] = frame
             ahead = [at for at in track.snapshots[back] if (at <= frame if back else at >= frame)]
@@ -262,29 +288,35 @@ class VideoSession:
 
     def _frame(self, at: int, here: Sequence[int], back: bool) -> TrackedFrame:
         image = self.frames[at]
-        answers: dict[int, tuple[RLE, float]] = {}
+        masks: dict[int, RLE] = {}
+        scores: dict[int, float] = {}
+        logits: dict[int, Tensor] = {}
         looked_for = []
         for number in here:
             track = self._tracks[number]
-            if at in track.answers:
-                answers[number] = track.answers[at]
-            else:
+            if at not in track.answers:
                 looked_for.append(number)
+                continue
+            masks[number], scores[number] = track.answers[at]
+            logits[number] = track.logits[at]
         with self._computing():
             for group in self._alike(looked_for, back):
                 seen, tracks = self._embedding(at), [self._tracks[number] for number in group]
                 memory = type(tracks[0].memory[back]).join([track.memory[back] for track in tracks])
                 found, memory = self.model.step(seen, memory, at=at, back=back)
-                for i, (number, answer) in enumerate(zip(group, self._answers(found, seen), strict=True)):
-                    answers[number] = answer
-                    track = self._tracks[number]
+                found = self._tidied(found)
+                for i, (number, track) in enumerate(zip(group, tracks, strict=True)):
+                    logits[number], scores[number] = found.logits[i : i + 1], _score(found, i)
                     track.memory[back] = memory[i : i + 1] if len(group) > 1 else memory
                     self._put_aside(track, at, back)
+            if self.tidy.non_overlap_masks:
+                masks = self._masks(logits, self._embedding(at))
+            elif looked_for:
+                masks |= self._masks({number: logits[number] for number in looked_for}, self._embedding(at))
         for number in here:
             self._tracks[number].cursor[back] = at + (-1 if back else 1)
         self._trim()
-        masks = {number: answers[number][0] for number in here}
-        return TrackedFrame(at, image, masks, {number: answers[number][1] for number in here})
+        return TrackedFrame(at, image, {n: masks[n] for n in here}, {n: scores[n] for n in here})
 
     def _alike(self, numbers: Sequence[int], back: bool) -> Iterator[list[int]]:
         """Objects that remember the same frames, a few at a time."""
@@ -304,13 +336,22 @@ class VideoSession:
             for number in list(kept)[1::2]:
                 del kept[number]
 
-    def _answers(self, found: Any, seen: Embedding) -> list[tuple[RLE, float]]:
-        out = []
-        for i in range(len(found)):
-            dense = enlarged(found.logits[i : i + 1, None].float(), seen)[0] > 0
-            score = float(found.ious[i]) if float(found.object_logits[i]) > 0 else 0.0
-            out.append((encode_many(dense.cpu())[0], min(max(score, 0.0), 1.0)))
-        return out
+    def _tidied(self, found: Any) -> Any:
+        tidy = self.tidy
+        if not (tidy.fill_hole_area or tidy.max_sprinkle_area):
+            return found
+        return replace(found, logits=smoothed_over(found.logits, tidy.fill_hole_area, tidy.max_sprinkle_area))
+
+    def _masks(self, logits: Mapping[int, Float[Tensor, "1 h4 w4"]], seen: Embedding) -> dict[int, RLE]:
+        """Masks of objects at the size of the frame, one after the other: a map at a time, however many there are."""
+        if not self.tidy.non_overlap_masks or len(logits) < 2:
+            return {number: encode_many((_large(one, seen) > 0).cpu())[0] for number, one in logits.items()}
+        best = torch.zeros(1, *seen.size, device=seen.features.device)
+        owner = torch.full_like(best, -1, dtype=torch.int64)
+        for i, one in enumerate(logits.values()):
+            large = _large(one, seen)
+            owner, best = torch.where(large > best, i, owner), torch.maximum(large, best)
+        return {number: encode_many((owner == i).cpu())[0] for i, number in enumerate(logits)}
 
     def _embedding(self, at: int) -> Embedding:
         if at not in self._seen:
@@ -337,6 +378,16 @@ class VideoSession:
         if (total := self.memory_report()["total"]) > self.budget:
             message = f"the session needs {total / 2**20:.0f} MiB but has {self.budget / 2**20:.0f} MiB"
             raise UserError(message, hint="raise memory_budget, follow fewer objects, or prompt fewer frames")
+
+
+def _large(logits: Float[Tensor, "1 h4 w4"], seen: Embedding) -> Float[Tensor, "1 h w"]:
+    return enlarged(logits[:, None].float(), seen)[0]
+
+
+def _score(found: Any, i: int) -> float:
+    """The predicted IoU, 0 where the object is out of sight."""
+    score = float(found.ious[i]) if float(found.object_logits[i]) > 0 else 0.0
+    return min(max(score, 0.0), 1.0)
 
 
 class _Computing:
