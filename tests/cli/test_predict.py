@@ -149,7 +149,6 @@ def test_ctrl_c_leaves_whole_files_only(checkpoint, tmp_path):
     ("words", "error", "hint"),
     [
         ([], "masklet predict needs INPUTS", "see masklet predict --help"),
-        (["{photos}"], "masklet predict needs --model", "see masklet predict --help"),
         (["{photos}/1.jgp", "--model", "{ok}"], "{photos}/1.jgp does not exist", "did you mean {photos}/1.jpg?"),
         (["{photos}/none/1.jpg", "--model", "{ok}"], "{photos}/none/1.jpg does not exist", None),
         (

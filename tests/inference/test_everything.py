@@ -13,12 +13,15 @@ import sam_oracle
 import sam_peers
 from conftest import shared
 from masklet.inference.everything import (
+    SAM2,
+    SMALL,
     Everything,
     crop_boxes,
     ends,
     everything,
     grid,
     tidied,
+    usual,
     without_holes,
     without_islands,
 )
@@ -129,6 +132,32 @@ def test_three_discs_are_three_objects():
     assert len(everything(Blobs(), image, points=16, score=0.999)) == 0
 
 
+def test_only_the_best_few_are_enlarged_where_that_is_asked_for():
+    image = np.zeros((640, 480, 3), np.uint8)
+    want = everything(Blobs(), image, points=16)
+    found = everything(Blobs(), image, points=16, most=6)  # one click of the many on each disc, and on each middle
+    assert len(found) == len(want) == 6
+    assert (found.instances.masks.dense() == want.instances.masks.dense()).all()
+    torch.testing.assert_close(found.stability, want.stability)
+    few = everything(Blobs(), image, points=16, most=2)
+    assert few.instances.scores.tolist() == pytest.approx([0.95] * 2)
+    assert len(everything(Blobs(), image, points=16, score=0.999, most=2)) == 0
+    both = everything(Blobs(), [image, image], points=8, most=1)
+    assert [len(one) for one in both] == [1, 1]
+
+
+def test_small_models_are_asked_less(ours):
+    assert usual(ours) == Everything()
+    model = Blobs()
+    model.spec = {"model": "sam2_hiera_tiny"}
+    assert usual(model) == SAM2
+    model.spec = {"model": "sam2"}
+    assert usual(model) == SMALL
+    image = np.zeros((64, 64, 3), np.uint8)
+    assert len(everything(model, image)) == 6
+    assert len(everything(model, image, score=0.92)) == 3  # what else is usual stays
+
+
 def test_boxes_of_crops():
     want = [[(0, 0, 150, 100)], [(0, 0, 92, 67), (0, 33, 92, 100), (58, 0, 150, 67), (58, 33, 150, 100)]]
     assert list(crop_boxes((100, 150), 1, 512 / 1500)) == want
@@ -205,6 +234,7 @@ def test_islands_and_holes_by_hand():
     [
         ({"points": 0}, "points is 0; give a whole number from 1 up"),
         ({"crops": -1}, "crops is -1; give a whole number from 0 up"),
+        ({"most": 0}, "most is 0; give a whole number from 1 up"),
         ({"stability": 1.5}, "stability is 1.5; give a number from 0 to 1"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from masklet.cli.group import Mistake, options
-from masklet.cli.prompts import is_promptable, things_of
+from masklet.cli.prompts import DEFAULT, is_promptable, system_named, things_of
 from masklet.cli.report import Json, Report, progress_bar
 from masklet.cli.shared import Batch, Crf, Device, Flip, Model, Precision, Scales, Tile, Weights, ready
 from masklet.cli.words import choices, numbers, one_of
@@ -22,7 +22,7 @@ app = typer.Typer(**options())
 @app.command()
 def predict(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs, videos.")],
-    model: Model,
+    model: Model = DEFAULT,
     weights: Weights = None,
     out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("masklet_out"),
     formats: Annotated[
@@ -54,7 +54,7 @@ def predict(
         list[str] | None, typer.Option(help="Picture of strokes: 1 or 255 the object, 2 or 128 not; or with :NAME.")
     ] = None,
     grid: Annotated[
-        int | None, typer.Option(min=1, help="Without prompts: so many clicks a side look for objects (32).")
+        int | None, typer.Option(min=1, help="Without prompts: so many clicks a side look for objects (24; SAM: 32).")
     ] = None,
     sharpen: Annotated[
         bool, typer.Option("--sharpen", help="Draw borders of prompted masks where colours change (graph cut).")
@@ -67,14 +67,15 @@ def predict(
 ) -> Report:
     """Masks for files, folders, globs ('photos/*.jpg') and videos.
 
-    Models that take prompts (sam_..., sam2_..., and grabcut, which needs no weights) answer --point, --box, --mask and
-    --scribble on one picture; without them they look for all objects of every picture.
+    Models that take prompts (click, sam_..., sam2_..., and grabcut, which needs no weights) answer --point, --box,
+    --mask and --scribble on one picture; without them they look for all objects of every picture.
 
     Writes overlays, index pictures (the value of a pixel is its class), coco.json, summary.json and report.html.
     Pictures that cannot be read are left out and named at the end; the exit code is then 2.
     """
     sizes = numbers(scales, "--scales")
     one_of(precision, "--precision", ("auto", "fp32", "bf16"))
+    system_named(model, weights)
     from masklet.inference.image import collect
     from masklet.inference.writers import FORMATS, predict_files
 
@@ -140,13 +141,14 @@ def _asked(
 ) -> tuple[Any, str]:
     """The model with what it is asked, and its device."""
     from masklet.inference.asked import GRABCUT, Asked
-    from masklet.inference.everything import SAM2, Everything
+    from masklet.inference.everything import usual
     from masklet.inference.image import is_video
 
     if said and len(found) != 1:
         raise Mistake(f"prompts belong to one picture, {len(found)} were named", "name one picture")
     if films := [path for path in found if is_video(path)]:
-        raise Mistake(f"{films[0]} is a video", "name pictures; prompts in videos are for `masklet track`")
+        hint = "`masklet track` follows what is clicked on; --model pets and the like see every frame by itself"
+        raise Mistake(f"{films[0]} is a video", hint)
     if said and grid is not None:
         raise Mistake("--grid is for finding objects without prompts", "leave it out")
     if model == GRABCUT:
@@ -154,11 +156,9 @@ def _asked(
             raise Mistake("grabcut has no weights", "leave out --weights")
         return Asked(None, said, sharpen=sharpen), "auto"
     loaded, where = ready(model, weights, device)
-    system = loaded.spec["model"]
-    start = SAM2 if system.startswith("sam2") else Everything()
     changes: dict[str, Any] = {} if grid is None else {"points": grid}
     changes |= {} if threshold is None else {"score": threshold}
-    return Asked(loaded, said, replace(start, **changes), sharpen, model), where
+    return Asked(loaded, said, replace(usual(loaded), **changes), sharpen, model), where
 
 
 def _camera(text: str) -> Any:

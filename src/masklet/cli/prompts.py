@@ -8,7 +8,9 @@ from typing import Any
 
 from masklet.cli.group import Mistake
 
-__all__ = ["is_promptable", "things_of"]
+__all__ = ["DEFAULT", "is_promptable", "system_named", "things_of"]
+
+DEFAULT = "click"  # the bundled model that is asked where none is named
 
 
 def things_of(
@@ -43,6 +45,12 @@ def things_of(
         thing.points.append((x, y))
         thing.labels.append(label)
     return (*several, *things.values())
+
+
+def system_named(model: str, weights: Path | None) -> None:
+    """Refuses a weight file without a word on whose it is."""
+    if model == DEFAULT and weights is not None:
+        raise Mistake("--weights is the file of a system", "name it, for example --model sam2_hiera_tiny")
 
 
 def is_promptable(model: str) -> bool:

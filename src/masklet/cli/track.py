@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from masklet.cli.group import Mistake, options
+from masklet.cli.prompts import DEFAULT, system_named
 from masklet.cli.report import Json, Report, progress_bar
 from masklet.cli.shared import Device, Model, Precision, Weights, ready
 from masklet.cli.words import choices, one_of
@@ -24,7 +25,7 @@ def track(
     video: Annotated[
         str, typer.Argument(metavar="VIDEO", help="A file, a folder or glob of frames, a camera's number.")
     ],
-    model: Model,
+    model: Model = DEFAULT,
     weights: Weights = None,
     point: Annotated[list[str] | None, typer.Option(help="FRAME:X,Y[:OBJECT][:0], a click; 0: not this.")] = None,
     box: Annotated[list[str] | None, typer.Option(help="FRAME:X0,Y0,X1,Y1[:OBJECT].")] = None,
@@ -50,6 +51,7 @@ def track(
     """
     one_of(precision, "--precision", ("auto", "fp32", "bf16"))
     one_of(direction, "--direction", ("forward", "backward", "both"))
+    system_named(model, weights)
     prompts = prompts_of(point or (), box or (), mask or ())
     if not prompts:
         raise Mistake("nothing says what to follow", f"--point, --box or --mask; {POINT}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from masklet.parts.mask_decoder import Decoded, stability
 from masklet.structures import Classes, Instances, Masks
 from masklet.structures.errors import UserError
 
-__all__ = ["SAM2", "Everything", "Found", "crop_boxes", "everything", "tidied"]
+__all__ = ["SAM2", "SMALL", "Everything", "Found", "crop_boxes", "everything", "tidied", "usual"]
 
 NEAR = 20.0  # pixels: a mask that ends so near the edge of a crop goes on outside it
 PIXELS = 2**22  # of logits that are enlarged at a time
@@ -46,6 +46,10 @@ class Everything:
     at 4, 16, ... enlarged parts of the picture as well, which overlap by the share `crop_overlap` of its shorter side;
     each layer has `crop_points` times fewer clicks a side; between crops `crop_nms` is the most that boxes may overlap.
     `smallest`: islands and holes of fewer pixels are removed (0: nothing is).
+
+    With `most` masks are compared as coarse as they are predicted, and only so many of the best ones of a crop are
+    enlarged to the picture's size, which then takes a bounded time however many clicks hit something (None: all that
+    pass are, as SAM's generator has it).
     """
 
     points: int = 32
@@ -59,9 +63,11 @@ class Everything:
     crop_nms: float = 0.7
     smallest: int = 0
     batch: int = 4
+    most: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("points", 1), ("batch", 1), ("crop_points", 1), ("crops", 0), ("smallest", 0)):
+        least_of = {"points": 1, "batch": 1, "crop_points": 1, "crops": 0, "smallest": 0}
+        for name, least in (least_of if self.most is None else {**least_of, "most": 1}).items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UserError(f"{name} is {value!r}", hint=f"give a whole number from {least} up")
@@ -71,6 +77,13 @@ class Everything:
 
 
 SAM2 = Everything(score=0.8)  # what SAM 2's own generator has
+SMALL = Everything(points=24, score=0.7, stability=0.85, smallest=64, batch=16, most=96)  # seconds on a processor
+
+
+def usual(model: Any) -> Everything:
+    """The settings that suit a promptable model: those of its authors, or of a small one that is ours."""
+    system = str(model.spec["model"])
+    return SMALL if system == "sam2" else SAM2 if system.startswith("sam2") else Everything()
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,18 +127,36 @@ class Batch:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Masks of one image that are predicted well, as coarse as they are predicted, and the clicks that they answer."""
+
+    logits: Float[Tensor, "n h4 w4"]
+    scores: Float[Tensor, " n"]
+    points: Float[Tensor, "n 2"]
+
+    def __getitem__(self, keep: Tensor) -> Candidates:
+        own = keep.cpu()
+        return Candidates(self.logits[keep], self.scores[own], self.points[own])
+
+    @classmethod
+    def join(cls, parts: Sequence[Candidates]) -> Candidates:
+        columns = ("logits", "scores", "points")
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in columns))
+
+
 def everything(
     model: Any, images: Any, settings: Everything | None = None, *, device: str = "auto", **options: Any
 ) -> Found | list[Found]:
-    """All objects of one picture, or of each in a list or batch; `options` are those of `Everything`.
+    """All objects of one picture, or of each in a list or batch; `options` change the `usual` settings.
 
     Pictures of one size are looked at together. `model` is a promptable model or what `masklet.load` takes.
     """
     if settings is not None and options:
         raise UserError("settings and single options were given", hint="put the options into Everything(...)")
-    chosen = Everything(**options) if settings is None else settings
     model = Predictor(model, Settings(device=device)).model
     promptable(model)
+    chosen = replace(usual(model), **options) if settings is None else settings
     several = isinstance(images, list | tuple) or getattr(images, "ndim", 3) == 4
     with evaluating(model), torch.inference_mode():
         pixels = list(as_batch(images))
@@ -181,22 +212,36 @@ def _of_crop(
     size = images.shape[2], images.shape[3]
     points = cells * torch.tensor([float(x1 - x0), float(y1 - y0)])
     found: list[list[Batch]] = [[] for _ in images]
+    several: list[list[Candidates]] = [[] for _ in images]
     for part in points.split(max(1, chosen.batch // len(images))):
-        for image, own in _of_points(model, embedding, part, crop, size, chosen):
-            found[image].append(own)
+        for image, candidates in _of_points(model, embedding, part, chosen):
+            if chosen.most is None:
+                found[image].append(_passed(candidates, embedding[image : image + 1], crop, size, chosen))
+            else:
+                several[image].append(candidates[stability(candidates.logits, chosen.offset) >= chosen.stability])
+    for image, parts in enumerate(several):
+        if parts:
+            best = _best(Candidates.join(parts), chosen)
+            found[image].append(_passed(best, embedding[image : image + 1], crop, size, chosen))
     joined = [Batch.join(parts) for parts in found]
     return [own[nms(own.boxes, own.scores, chosen.overlap)] for own in joined]
+
+
+def _best(found: Candidates, chosen: Everything) -> Candidates:
+    """The best `most` candidates of those whose boxes are not nearly alike."""
+    boxes = ends(found.logits > 0).cpu()
+    boxes[:, 2:] += 1  # a coarse pixel is many fine ones: it has a width
+    keep = nms(boxes.float(), found.scores, chosen.overlap)[: chosen.most]
+    return found[keep.to(found.logits.device)]
 
 
 def _of_points(
     model: Any,
     embedding: Embedding,
     points: Float[Tensor, "p 2"],
-    crop: tuple[int, int, int, int],
-    size: tuple[int, int],
     chosen: Everything,
-) -> Iterator[tuple[int, Batch]]:
-    """The masks that pass of some clicks, image by image."""
+) -> Iterator[tuple[int, Candidates]]:
+    """The masks that some clicks may mean and that are predicted well, image by image."""
     device, b, p = embedding.features.device, len(embedding), len(points)
     where = (points.to(device) * points.new_tensor(embedding.scale).to(device))[None, :, None].expand(b, -1, -1, -1)
     labels = torch.ones(b * p, 1, dtype=torch.int64, device=device)
@@ -212,13 +257,11 @@ def _of_points(
         flags = good[image * p + rows]
         scores = decoded.ious[image * p + rows, first:][flags].float().cpu()
         asked = points[rows.cpu()].repeat_interleave(flags.sum(1).cpu(), 0)
-        yield image, _passed(logits[flags], scores, asked, own, crop, size, chosen)
+        yield image, Candidates(logits[flags], scores, asked)
 
 
 def _passed(
-    logits: Float[Tensor, "n h4 w4"],
-    scores: Float[Tensor, " n"],
-    points: Float[Tensor, "n 2"],
+    candidates: Candidates,
     embedding: Embedding,
     crop: tuple[int, int, int, int],
     size: tuple[int, int],
@@ -226,10 +269,11 @@ def _passed(
 ) -> Batch:
     """Masks with a sharp border that do not end at the edge of the crop, as run lengths in the whole picture."""
     (x0, y0, x1, y1), (height, width) = crop, size
+    scores, points = candidates.scores, candidates.points
     parts: list[Batch] = []
     together = max(1, PIXELS // max(embedding.size[0] * embedding.size[1], math.prod(embedding.input_size)))
     start = 0
-    for few in logits.split(together):
+    for few in candidates.logits.split(together):
         full = enlarged(few[:, None], embedding)[:, 0]
         steady, masks = stability(full, chosen.offset), full > 0
         boxes = ends(masks).cpu() + torch.tensor([x0, y0, x0, y0])
