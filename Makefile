@@ -37,8 +37,8 @@ coverage: $(VENV)/.dev
 bench: $(VENV)/.bench      ## timings side by side with peers, one JSON line a case
 	@for f in masks boxes ap matting panoptic semantic vos overlay startup; do OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/$$f.py || exit 1; done
 
-train-bundled: $(VENV)/.dev   ## the four checkpoints in src/masklet/weights/bundled, from the data in DATA
-	@for name in street flood pets nuclei; do $(BIN)/python -m masklet.recipes.bundled $$name --data-root $(DATA) --out $(OUT)/$$name --install || exit 1; done
+train-bundled: $(VENV)/.dev   ## the five checkpoints in src/masklet/weights/bundled, from the data in DATA
+	@for name in street flood pets nuclei click; do $(BIN)/python -m masklet.recipes.bundled $$name --data-root $(DATA) --out $(OUT)/$$name --install || exit 1; done
 
 flood-study: $(VENV)/.dev  ## the lecture's FCN / VGG-FCN / U-Net experiment on the flood photographs
 	$(BIN)/python -m masklet.recipes.flood_study --data flood:$(DATA)/flood_area --out $(OUT)/flood-study

@@ -57,8 +57,9 @@ def test_click_is_scored_by_clicks(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(click_scores, "SETS", {"nuclei": ("nuclei:nuclei", 1)})
     options = {"backbone": "resnet18", "side": 64, "channels": 16, "decoder_hidden": 8, "decoder_heads": 2}
     options |= {"memory_channels": 8, "memory_hidden": 8, "own_layers": 1, "memory_layers": 1}
-    changes = ['data={"moving":1}', "val_data=moving", f"options={json.dumps(options)}", "epochs=1", "steps=2"]
-    changes += ["images=2", "clips=1", "frames=3", "rounds=1", "val_limit=1", "lr_factors={}", "save_every=0"]
+    each = ['data={"moving":1}', "val_data=moving", f"options={json.dumps(options)}", "epochs=1", "steps=2"]
+    each += ["images=2", "clips=1", "frames=3", "rounds=1", "val_limit=1", "lr_factors={}", "monitor=jf"]
+    changes = [f"{stage}.{word}" for stage in ("small", "large") for word in each]
     assert bundled.main(["click", "--data-root", str(root), "--out", str(tmp_path / "out"), *changes]) == 0
     model_file, card_file = capsys.readouterr().out.split()
     assert set(read_note(model_file)["scores"]) >= {"iou@1", "iou@3", "iou@5", "box", "iou@3/nuclei"}

@@ -23,7 +23,7 @@ import torch
 from masklet.data.sources import open_source
 from masklet.inference.evaluate import evaluate
 from masklet.models import unknown
-from masklet.recipes import click_scores, instances, plans, promptable, semantic
+from masklet.recipes import click, click_scores, instances, plans, semantic
 from masklet.recipes.instances import InstanceRecipe
 from masklet.recipes.promptable import PromptableRecipe
 from masklet.recipes.running import DETAIL, Result
@@ -80,30 +80,6 @@ NUCLEI = InstanceRecipe(
     validate_every=3,
     val_limit=35,
 )
-CLICK = PromptableRecipe(
-    data={
-        "davis:davis2016": 3.0,
-        "davis:davis2017_first_frames?split=all": 0.5,
-        "pets:pets": 1.0,
-        "nuclei:nuclei": 1.0,
-        "camvid:camvid": 1.0,
-        "flood:flood_area": 0.5,
-        "coco:coco_instances_mini?split=all": 1.0,
-    },
-    val_data="davis:davis2016",
-    options={
-        "backbone": "efficientnet_lite0",
-        "weights": "imagenet",
-        "side": 512,
-        "channels": 128,
-        "decoder_heads": 4,
-        "decoder_hidden": 512,
-        "memory_channels": 32,
-        "own_layers": 1,
-        "memory_layers": 2,
-        "memory_hidden": 512,
-    },
-)
 # Photographs of whole scenes and whole animals are seen at the size that ImageNet's weights know: a network that sees
 # them at full size takes fur for ground.
 RECIPES: Mapping[str, SemanticRecipe | InstanceRecipe | PromptableRecipe] = MappingProxyType(
@@ -148,7 +124,7 @@ RECIPES: Mapping[str, SemanticRecipe | InstanceRecipe | PromptableRecipe] = Mapp
             validate_every=5,
         ),
         "nuclei": NUCLEI,
-        "click": CLICK,
+        "click": click.STAGES["large"],
     }
 )
 SOURCES: Mapping[str, str] = MappingProxyType(
@@ -162,8 +138,9 @@ SOURCES: Mapping[str, str] = MappingProxyType(
         "nuclei": "Data Science Bowl 2018, stage 1 (BBBC038v1), with the community's mask fixes (lopuhin/"
         "kaggle-dsbowl-2018-dataset-fixes), 330 training and 70 validation images; CC0",
         "click": "DAVIS 2016 without its sequences `dog`, `libby` and `car-shadow` (Perazzi et al. 2016; BSD), "
-        "first frames of DAVIS 2017, the four data sets of the models above, 38 pictures of COCO 2017; photographs are "
-        "made to move, objects of one are laid over another",
+        "first frames of DAVIS 2017 without these, the training parts of the four data sets of the other models, 98 "
+        "pictures of COCO 2017, 16 of labelme's examples; photographs are made to move, objects of one are laid over "
+        "another",
     }
 )
 
@@ -172,25 +149,15 @@ def train(name: str, data_root: Path, out: Path, words: Sequence[str] = (), prog
     """Trains (or continues) bundled model `name` in `out`; `words` are `key=value` changes to its recipe."""
     if name not in RECIPES:
         raise unknown("bundled model", name, RECIPES)
-    recipe: Any = plans.override(placed(RECIPES[name], data_root), words)
+    if name == "click":  # in two stages, each with a recipe of its own
+        return click.train(data_root, out, words, progress)
+    known: Any = RECIPES[name]
+    kind, _, folder = known.data.partition(":")
+    recipe = plans.override(replace(known, data=f"{kind}:{data_root / folder}"), words)
     resume = (out / "last.safetensors").exists()
     if isinstance(recipe, InstanceRecipe):
         return instances.run(recipe, out, resume=resume, progress=progress)
-    if isinstance(recipe, PromptableRecipe):
-        return promptable.run(recipe, out, resume=resume, progress=progress)
     return semantic.run(recipe, out, resume=resume, progress=progress)
-
-
-def placed(recipe: Any, data_root: Path) -> Any:
-    """The recipe with its data in a folder of this machine."""
-
-    def place(source: str) -> str:
-        kind, colon, folder = source.partition(":")
-        return f"{kind}:{data_root / folder}" if colon else source
-
-    data = recipe.data
-    placed = place(data) if isinstance(data, str) else {place(source): weight for source, weight in data.items()}
-    return replace(recipe, data=placed, val_data=None if recipe.val_data is None else place(recipe.val_data))
 
 
 def export(name: str, result: Result, command: str, data_root: Path) -> tuple[Path, Path]:
@@ -198,7 +165,8 @@ def export(name: str, result: Result, command: str, data_root: Path) -> tuple[Pa
     note = read_note(result.best) or {}
     recipe: Any = plans.from_dict(type(RECIPES[name]), note["recipe"])
     path, card = result.out / f"{name}.safetensors", result.out / f"{name}.md"
-    plain = note["recipe"] | {key: getattr(RECIPES[name], key) for key in ("data", "val_data")}  # not where it lay here
+    ours = ("data", "val_data", "start")  # no folder of this machine in the file
+    plain = note["recipe"] | {key: getattr(RECIPES[name], key) for key in ours}
     extra = {"recipe": plain, "epoch": note["epoch"]}
     save_checkpoint(path, load(result.best), extra, half=True)
     scores, tables = _scored(path, recipe, data_root)
@@ -233,7 +201,7 @@ def _scored(path: Path, recipe: Any, data_root: Path) -> tuple[Mapping[str, floa
 def model_card(name: str, recipe: Any, result: Result, tables: str, command: str, size: int) -> str:
     """What a user needs to know about a checkpoint, in markdown."""
     default = type(recipe)(data=recipe.data)
-    changed = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in ("data", "val_data")}
+    changed = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in ("data", "val_data", "start")}
     changed = {k: v for k, v in changed.items() if v != getattr(default, k)}
     how = "simulated clicks and true boxes" if isinstance(recipe, PromptableRecipe) else "no test-time augmentation"
     last = result.history[-5:]
