@@ -15,6 +15,7 @@ from masklet.models import build
 from masklet.models.prompted_training import Prompting, losses_of
 from masklet.models.prompting import Queries, ask
 from masklet.models.sam2 import SAM2
+from masklet.parts.memory import turns
 from masklet.parts.memory_bank import Keep, Memory, MemoryBank, Remembered
 from masklet.structures import Prompt
 from masklet.structures.errors import UserError
@@ -328,9 +329,10 @@ def test_narrow_values_give_the_same(memory_channels: int) -> None:
     attention = model.attention.layers[0].memory
     q, v = torch.randn(2, 16, 128), torch.randn(2, 16 * 3 + 4, memory_channels)
     angles = torch.randn(16, 64)
-    got = attention(q, v, v, angles, 3)
+    places = turns(angles), turns(angles, 3, v.shape[1])
+    got = attention(q, v, v, *places)
     with torch.enable_grad():
-        want = attention(q, v, v, angles, 3)
+        want = attention(q, v, v, *places)
     torch.testing.assert_close(got, want.detach(), rtol=1e-4, atol=1e-5)
 
 
@@ -456,7 +458,7 @@ def test_a_frame_without_memory_needs_a_prompt() -> None:
         {"version": "2", "memories": 0, "pointers": 1},
         {"relative": True, "enriched": ("c3", "c4"), "fuse": "mean", "memory_stride": 2, "prompted": 1},
         {"backbone": "efficientnet_lite0", "half_memory": False},
-        {"drawn": 1.0, "mixing": 1, "follow": True},
+        {"drawn": 1.0, "mixing": (1, 1), "follow": True, "level_norm": True},
     ],
 )
 @torch.inference_mode()

@@ -360,8 +360,9 @@ def sam2(
     enriched: Sequence[str] = ("c4",),
     fuse: str = "sum",
     drawn: float = 0.0,
-    mixing: int = 0,
+    mixing: Sequence[int] = (0, 0),
     norm: str = "batch",
+    level_norm: bool = False,
     follow: bool = False,
     width: int | None = None,
     depths: Sequence[int] | None = None,
@@ -377,11 +378,12 @@ def sam2(
     so many `prompted` ones (None: all); `pointers` says how many frames these reach back. With
     `half_memory` maps are kept in bfloat16, as the published predictor keeps them. Memory attention has
     `own_layers`, `memory_layers` and `memory_hidden` units, with `rotary` positions or without. Levels in `enriched`
-    get the level above by `fuse`, "sum" or "mean". For small models: prompts `drawn` as spots of that radius beside the
-    rough mask, so many blocks of `mixing` in the mask decoder, `norm` "frozen" keeps the backbone's batch norms as they
-    come, and `follow` gives frames without prompts the last frame's mask as a rough one (MaskTrack, Perazzi et al.,
-    2017) beside the memory. `version` is "2.1" or "2". Of Hieras only: `width`, `depths` of the
-    stages, which blocks see the `whole` image, and whether positions inside the attention are `relative`.
+    get the level above by `fuse`, "sum" or "mean". `version` is "2.1" or "2". For small models: prompts `drawn` as spots
+    of that radius beside the rough mask, blocks of `mixing` before and after the mask decoder's transformer, `norm`
+    "frozen" keeps the backbone's batch norms as they come, `level_norm` norms the maps of the backbone, and `follow`
+    gives frames without prompts the last frame's mask as a rough one (MaskTrack, Perazzi et al., 2017) beside the memory.
+    Of Hieras only: `width`, `depths` of the stages, which blocks see the `whole` image, and whether positions inside the
+    attention are `relative`.
     """
     if num_classes != 1:
         raise UserError(f"num_classes is {num_classes}", hint="a prompt says which object is meant, not what it is")
@@ -403,7 +405,7 @@ def sam2(
     decoder = MaskDecoder(channels, masks, transformer, channels, 3, (channels, channels), True, True, mixing)
     keep = Keep(memories + 1, pointers, prompted, memory_stride)
     return SAM2(
-        ImageEncoder(net, LateralPyramid(levels, net.strides, channels, enriched, fuse)),
+        ImageEncoder(net, LateralPyramid(levels, net.strides, channels, enriched, fuse, level_norm)),
         PromptEncoder(channels, mask_channels, drawn=drawn),
         decoder,
         MemoryAttention(channels, memory_channels, own_layers, memory_layers, memory_hidden, 1, dropout, rotary),

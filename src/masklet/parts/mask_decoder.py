@@ -229,8 +229,8 @@ class MaskDecoder(nn.Module):
     masks grow (0, 0 of them: none), `object_score` adds a token that says whether the object is visible, and
     `sigmoid` bounds the predicted IoU.
 
-    `mixing` so many ConvNeXt blocks let the pixels of each prompt look at their neighbours before the transformer: not
-    in the papers, whose image encoders are deep enough, but a small one gains by it.
+    `mixing` (before, after) so many ConvNeXt blocks let the pixels of each prompt look at their neighbours before and
+    after the transformer: not in the papers, whose image encoders are deep enough, but a small one gains by it.
     """
 
     def __init__(
@@ -243,10 +243,10 @@ class MaskDecoder(nn.Module):
         finer: tuple[int, int] = (0, 0),
         object_score: bool = False,
         sigmoid: bool = False,
-        mixing: int = 0,
+        mixing: Sequence[int] = (0, 0),
     ) -> None:
         super().__init__()
-        self.mixing = nn.Sequential(*(CXBlock(channels, gain=0.1) for _ in range(mixing)))
+        self.before, self.after = (nn.Sequential(*(CXBlock(channels, gain=1.0) for _ in range(n))) for n in mixing)
         self.count, self.sigmoid = masks + 1, sigmoid
         self.transformer = TwoWayTransformer(channels) if transformer is None else transformer
         self.tokens = nn.Parameter(torch.randn(int(object_score) + 1 + self.count, channels))
@@ -280,8 +280,10 @@ class MaskDecoder(nn.Module):
         else:
             pixels = (image[:, None] + dense.unflatten(0, (len(image), -1))).flatten(0, 1)
         tokens = torch.cat([self.tokens.expand(len(sparse), -1, -1), sparse], 1)
-        pixels = self.mixing(pixels)
+        pixels = self.before(pixels)
         tokens, pixels = self.transformer(tokens, pixels.flatten(2).transpose(1, 2), positions.flatten(1).T)
+        if len(self.after):
+            pixels = self.after(pixels.transpose(1, 2).unflatten(2, size)).flatten(2).transpose(1, 2)
         first = 0 if self.object is None else 1
         ious = self.iou(tokens[:, first])
         seen = None if self.object is None else self.object(tokens[:, 0])[:, 0]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from masklet.parts.norm import LayerNorm2d
 
+WIDER = 3  # times as wide is the second spot of a click
 PADDING, NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3  # what a point is
 
 
@@ -62,7 +63,7 @@ class PromptEncoder(nn.Module):
         self.no_mask = nn.Parameter(torch.randn(1, channels))
         quarter = mask_channels // 4
         self.masks = nn.Sequential(
-            nn.Conv2d(4 if drawn else 1, quarter, 2, 2),
+            nn.Conv2d(6 if drawn else 1, quarter, 2, 2),
             LayerNorm2d(quarter),
             nn.GELU(),
             nn.Conv2d(quarter, mask_channels, 2, 2),
@@ -70,6 +71,8 @@ class PromptEncoder(nn.Module):
             nn.GELU(),
             nn.Conv2d(mask_channels, channels, 1),
         )
+        if drawn:  # spots are small and must be heard beside the image
+            nn.init.normal_(self.masks[-1].weight, std=(8 / mask_channels) ** 0.5)
 
     def forward(
         self, points: Float[Tensor, "n p 2"], labels: Int64[Tensor, "n p"], size: tuple[int, int]
@@ -116,19 +119,20 @@ class PromptEncoder(nn.Module):
 
 def drawings(
     places: Float[Tensor, "n p 2"], labels: Int64[Tensor, "n p"], size: tuple[int, int], radius: float
-) -> Float[Tensor, "n 3 h w"]:
-    """Prompts as pictures of `size` in 0..1: clicks on the object, clicks beside it, and the inside of the box.
+) -> Float[Tensor, "n 5 h w"]:
+    """Prompts as pictures of `size` in 0..1: clicks on the object and beside it, sharp and wide, and inside of the box.
 
-    `places` are x y in cells, their centres at one half. A click is a bell of standard deviation `radius`.
+    `places` are x y in cells, their centres at one half. A click is a bell of standard deviation `radius`, and one
+    three times as wide.
     """
     columns, rows = (torch.arange(n, device=places.device) + 0.5 for n in reversed(size))
     x, y = places.unsqueeze(-1).unbind(2)
-    across = torch.exp(-((columns - x) ** 2) / (2 * radius**2))
-    down = torch.exp(-((rows - y) ** 2) / (2 * radius**2))
     planes = []
-    for kind in (POSITIVE, NEGATIVE):
-        these = (labels == kind).to(across)[..., None]
-        planes.append(((down * these).transpose(1, 2) @ across).clamp(max=1))  # sums of products of bells
+    for wide in (radius, WIDER * radius):
+        across, down = (torch.exp(-(distance**2) / (2 * wide**2)) for distance in (columns - x, rows - y))
+        for kind in (POSITIVE, NEGATIVE):
+            these = (labels == kind).to(across)[..., None]
+            planes.append(((down * these).transpose(1, 2) @ across).clamp(max=1))  # sums of products of bells
     first, last = ((labels == kind)[..., None] for kind in (TOP_LEFT, BOTTOM_RIGHT))
     left, top = ((v * first).sum(1) for v in (x, y))
     right, bottom = ((v * last).sum(1) for v in (x, y))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from masklet.ops.roi import pyramid_level, roi_align
 from masklet.parts.frames import Multiple
+from masklet.parts.norm import LayerNorm2d
 from masklet.parts.winograd import Conv3x3
 from masklet.structures.errors import UserError
 
@@ -69,7 +70,9 @@ class LateralPyramid(nn.Module):
     """Every level of a backbone in `channels` channels by a 1x1 convolution, and nothing after it (SAM 2's neck).
 
     Only levels named in `enriched` get the level above, enlarged to the nearest pixel: their sum, or their mean if
-    `fuse` is "mean". The deepest level only serves the one below it and is not returned.
+    `fuse` is "mean". The deepest level only serves the one below it and is not returned. With `normed` the maps of the
+    backbone go through a layer norm first, for backbones that do not end their stages with one: maps ten times as large
+    as what is added to them later drown it.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class LateralPyramid(nn.Module):
         channels: int = 256,
         enriched: Sequence[str] = ("c4",),
         fuse: str = "sum",
+        normed: bool = False,
     ) -> None:
         super().__init__()
         if fuse not in ("sum", "mean"):
@@ -89,6 +93,7 @@ class LateralPyramid(nn.Module):
         self.strides = {level: strides[level] for level in self.levels[:-1]}
         self.share = 1.0 if fuse == "sum" else 0.5
         self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in channels_in.values())
+        self.norms = nn.ModuleList(LayerNorm2d(width) if normed else nn.Identity() for width in channels_in.values())
 
     def forward(self, features: Mapping[str, Tensor], wanted: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Maps of the `wanted` levels (all but the deepest where it is not said)."""
@@ -99,7 +104,7 @@ class LateralPyramid(nn.Module):
         maps: dict[str, Tensor] = {}
         for i, (level, lateral) in reversed(list(enumerate(zip(self.levels, self.laterals, strict=True)))):
             if level in needed:
-                maps[level] = lateral(features[level])
+                maps[level] = lateral(self.norms[i](features[level]))
                 if level in self.enriched:
                     above = maps[self.levels[i + 1]]
                     above = F.interpolate(above, size=maps[level].shape[-2:], mode="nearest")
@@ -110,12 +115,13 @@ class LateralPyramid(nn.Module):
         """A 1x1 convolution of one level's map. Where nothing is added in between, both become one convolution."""
         if level in self.enriched:
             return conv(self.forward(features, (level,))[level])
-        lateral = self.laterals[self.levels.index(level)]
+        i = self.levels.index(level)
+        lateral = self.laterals[i]
         assert isinstance(lateral, nn.Conv2d)
         assert lateral.bias is not None
         weight = conv.weight.flatten(1) @ lateral.weight.flatten(1)
         bias = conv.weight.flatten(1) @ lateral.bias + (0.0 if conv.bias is None else conv.bias)
-        return F.conv2d(features[level], weight[..., None, None], bias)
+        return F.conv2d(self.norms[i](features[level]), weight[..., None, None], bias)
 
 
 def as_they_are(boxes: Float[Tensor, "m 4"]) -> Float[Tensor, "m 4"]:

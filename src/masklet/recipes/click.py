@@ -51,7 +51,8 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "memory_hidden": 512,
         "enriched": ["c2", "c3", "c4"],
         "drawn": 2.0,
-        "mixing": 2,
+        "mixing": [2, 1],
+        "level_norm": True,
         "follow": True,
         "dropout": 0.0,
     }
@@ -60,10 +61,10 @@ SMALL = PromptableRecipe(
     data=dict(DATA),
     val_data="davis:davis2016",
     options=dict(OPTIONS),
-    epochs=10,
-    steps=150,
+    epochs=9,
+    steps=100,
     images=10,
-    clips=3,
+    clips=0,  # a network that cannot see objects yet has nothing to remember
     frames=4,
     objects=4,
     prompted=1,
@@ -79,7 +80,7 @@ STAGES: Mapping[str, PromptableRecipe] = MappingProxyType(
     {
         "small": SMALL,
         "large": replace(
-            SMALL, options={**OPTIONS, "weights": None, "side": 384}, epochs=10, steps=150, images=6, clips=2, lr=5e-4
+            SMALL, options={**OPTIONS, "weights": None, "side": 384}, epochs=12, steps=100, images=6, clips=2, lr=6e-4
         ),
     }
 )
