@@ -12,6 +12,7 @@ import sam_oracle
 import sam_peers
 from conftest import shared
 from masklet.models import build
+from masklet.models.prompted_training import Prompting, _placed
 from masklet.models.prompting import ask, coarse, enlarged
 from masklet.parts.backbones.vit import attend, offsets
 from masklet.structures import Prompt
@@ -173,6 +174,50 @@ def test_a_drawn_mask_becomes_logits_where_the_image_lies(ours):
 def test_prompts_that_make_no_sense(ours, prompt, message):
     with pytest.raises(UserError, match="^" + re.escape(message) + "$"):
         ours.predict(sam_peers.photo(40, 60), prompt)
+
+
+def drawn_clips():
+    """Two images as clips of one frame, with one object and with two."""
+    masks = [torch.zeros(1, 1, 24, 40, dtype=torch.bool), torch.zeros(2, 1, 24, 40, dtype=torch.bool)]
+    masks[0][0, 0, 4:16, 10:30] = True
+    masks[1][0, 0, 2:9, 3:12] = True
+    masks[1][1, 0, 10:22, 20:38] = True
+    return torch.rand(2, 1, 3, 24, 40), masks
+
+
+@pytest.mark.parametrize("boxes", [0.0, 1.0])
+def test_every_parameter_learns_from_images(boxes):
+    small = {"side": 64, "channels": 32, "decoder_heads": 4, "decoder_hidden": 16, "mask_channels": 4}
+    vit = {"width": 16, "depth": 2, "heads": 2, "patch": 8, "window": 3, "whole": (1,)}
+    model = build("sam_vit_b", **small, **vit).train()
+    frames, masks = drawn_clips()
+    how = Prompting(boxes=boxes, rounds=2)
+    losses = model.loss(frames, masks, how, generator=torch.Generator().manual_seed(0))
+    assert set(losses) == {"focal", "dice", "iou"}
+    assert all(value.isfinite() and value.ndim == 0 and value > 0 for value in losses.values())
+    sum(losses.values()).backward()
+    assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    known = torch.tensor([[True], [False]])
+    first = model.loss(frames, masks, how, known, torch.Generator().manual_seed(0))
+    alone = model.loss(frames[:1], masks[:1], how, generator=torch.Generator().manual_seed(0))
+    for name, value in first.items():
+        torch.testing.assert_close(value, alone[name])
+    nothing = model.loss(frames, masks, known=torch.zeros(2, 1, dtype=torch.bool))
+    assert all(value == 0 for value in nothing.values())
+    sum(nothing.values()).backward()
+    with pytest.raises(UserError, match=r"^2 images but 1 targets; give the masks of each image$"):
+        model.loss(frames, masks[:1])
+
+
+def test_truth_lies_where_the_network_sees_it(ours):
+    masks = torch.zeros(1, 16, 32, dtype=torch.bool)
+    masks[0, 4:8, 5:16] = True
+    seen = ours.embed(torch.rand(1, 3, 16, 32))
+    assert (seen.covered, seen.input_size) == ((32, 64), (64, 64))  # the lower half is padding
+    found = _placed(masks, seen)[0]
+    want = torch.zeros(64, 64, dtype=torch.bool)
+    want[8:16, 10:32] = True
+    assert torch.equal(found, want)
 
 
 def test_options_that_make_no_sense(ours):

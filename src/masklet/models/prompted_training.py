@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from masklet.models.prompting import Queries
+from masklet.models.prompting import Embedding, Queries
 from masklet.ops.prompts import random_boxes, random_clicks
 from masklet.parts.losses import mask_dice, mask_focal
 from masklet.parts.prompts import BOTTOM_RIGHT, TOP_LEFT
@@ -126,6 +126,56 @@ def prompted_losses(
     return total.mean()
 
 
+@dataclass(frozen=True, eq=False)
+class _Guess:
+    """An answer of a model without memory: all masks that it made, and the logits of the one to correct."""
+
+    logits: Float[Tensor, "n h4 w4"]
+    candidates: Float[Tensor, "n m h4 w4"]
+    candidate_ious: Float[Tensor, "n m"]
+    object_logits: None = None
+
+
+def image_losses(
+    model: Any,
+    images: Float[Tensor, "b 3 h w"],
+    targets: Sequence[Bool[Tensor, "_k h w"]],
+    how: Prompting | None = None,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """`focal`, `dice` and `iou` loss of models that answer prompts on images and do not follow (SAM), as weighted.
+
+    As an image in `prompted_losses`: a click or a box, then clicks on what is wrong, each with the answer so far as a
+    rough mask. A single click is answered by the masks for ambiguous prompts, all else by the one for clear prompts.
+    """
+    how, chance, total = Prompting() if how is None else how, _Chance(generator), _Sum()
+    if len(images) != len(targets):
+        raise UserError(f"{len(images)} images but {len(targets)} targets", hint="give the masks of each image")
+    seen = model.embed(images)
+    owner = torch.cat([torch.full((len(masks),), i) for i, masks in enumerate(targets)]).to(images.device)
+    if not len(owner):
+        return dict.fromkeys(("focal", "dice", "iou"), 0.0 * seen.features.sum())
+    truth, frame = _placed(torch.cat([masks.to(images.device) for masks in targets]), seen), seen[owner]
+    queries = _first(truth, how, chance, generator)
+    for rounds_left in reversed(range(how.rounds + 1)):
+        decoded = model.answer(frame, queries)
+        which = slice(1, None) if bool((queries.counts <= 1).all()) else slice(0, 1)
+        masks, ious = model.masks(frame, decoded, which), decoded.ious[:, which]
+        best = masks[torch.arange(len(masks), device=masks.device), ious.argmax(1)]
+        found = _Guess(best, masks, ious)
+        total.add(losses_of(found, truth))
+        if rounds_left:
+            queries = _corrected(queries, found, truth, how, chance, generator)
+    return total.mean()
+
+
+def _placed(masks: Bool[Tensor, "k h w"], seen: Embedding) -> Bool[Tensor, "k hi wi"]:
+    """Masks where the network's input shows them; what is padding is no object."""
+    inside = fitted(masks[:, None], seen.covered)[:, 0]
+    (height, width), (rows, columns) = seen.covered, seen.input_size
+    return F.pad(inside, (0, columns - width, 0, rows - height))
+
+
 def _plan(t: int, by_points: bool, how: Prompting, chance: _Chance) -> tuple[list[int], list[int]]:
     """The frames that are prompted first, and those that are corrected, these among them."""
     count = chance.between(1, max(1, min(how.prompted, t if by_points else t - 1)))  # a given mask teaches nothing
@@ -175,15 +225,16 @@ def losses_of(found: Any, truth: Bool[Tensor, "n h w"], weight: Float[Tensor, " 
         both = (covered & truth[:, None]).flatten(2).sum(2)
         actual = both / (covered | truth[:, None]).flatten(2).sum(2).clamp(min=1)
     wrong = (found.candidate_ious.float() - actual).abs().mean(1)
-    visible = F.binary_cross_entropy_with_logits(
-        found.object_logits.float(), truth.flatten(1).any(1).float(), reduction="none"
-    )
-    return {
+    losses = {
         "focal": (focal.gather(1, best)[:, 0] * there).sum() / n,
         "dice": (dice.gather(1, best)[:, 0] * there).sum() / n,
         "iou": (wrong * there).sum() / n,
-        "object": (visible * weight).sum() / n,
     }
+    if found.object_logits is not None:
+        here = truth.flatten(1).any(1).float()
+        visible = F.binary_cross_entropy_with_logits(found.object_logits.float(), here, reduction="none")
+        losses["object"] = (visible * weight).sum() / n
+    return losses
 
 
 def fitted(masks: Bool[Tensor, "k t h w"], size: tuple[int, int]) -> Bool[Tensor, "k t hi wi"]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from masklet.models.base import extends
+from masklet.models.prompted_training import Prompting, image_losses
 from masklet.models.prompting import Answers, Embedding, Queries, ask, clicked, predict_prompts
 from masklet.parts.backbones import build_backbone, supported
 from masklet.parts.mask_decoder import Decoded, MaskDecoder, TwoWayTransformer
@@ -98,6 +100,23 @@ class SAM(nn.Module):
         given. Without points the middle of the image is clicked on.
         """
         return clicked(self, images, points, labels, lambda seen, queries: self._answer(seen, _padded(queries)))
+
+    def loss(
+        self,
+        frames: Float[Tensor, "b t 3 h w"],
+        targets: Sequence[Bool[Tensor, "_k t h w"]],
+        how: Prompting | None = None,
+        known: Bool[Tensor, "b t"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses of images while a simulated person prompts and corrects (see `masklet.models.prompted_training`).
+
+        An image comes as a clip of one frame, as SAM 2 takes clips; those that are not `known` are left out.
+        """
+        if frames.shape[1] != 1:
+            raise UserError(f"clips of {frames.shape[1]} frames", hint="SAM learns from images; train it with clips=0")
+        masks = [m[:, 0] if known is None or known[i] else m[:0, 0] for i, m in enumerate(targets)]
+        return image_losses(self, frames[:, 0], masks, how, generator)
 
     def predict(self, images: Any, prompts: Prompt | Sequence[Prompt] | None = None) -> Instances:
         """The object that each prompt means on one image (a path, PIL image, HWC array or CHW tensor)."""

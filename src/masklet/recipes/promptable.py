@@ -24,6 +24,7 @@ from masklet.data.samplers import generator_of
 from masklet.data.sources import open_source
 from masklet.inference.evaluate_clips import measure_clips
 from masklet.models.prompted_training import Prompting
+from masklet.parts.lora import adapt
 from masklet.recipes import plans
 from masklet.recipes.running import Record, Result, assemble, carry_out, initial_model
 from masklet.structures import Classes, Clip
@@ -72,6 +73,8 @@ class PromptableRecipe:
     optimizer: str = "adamw"
     lr: float = 1e-3
     lr_factors: Mapping[str, float] = field(default_factory=dict)  # regex on parameter names -> factor; 0 freezes
+    lora: Mapping[str, int] = field(default_factory=dict)  # regex on layer names -> rank of what is trained beside them
+    trained: str | None = None  # with lora: regex on the parameters that are trained themselves; the rest is frozen
     weight_decay: float = 1e-2
     momentum: float = 0.9  # of SGD
     schedule: str = "cosine"
@@ -104,6 +107,7 @@ class PromptableRecipe:
             ("lr", self.lr > 0, "above 0"),
             ("seed", self.seed >= 0, "0 or more"),
             ("workers", self.workers >= 0, "0 or more"),
+            ("trained", self.trained is None or bool(self.lora), "left out without lora; lr_factors of 0 freeze parts"),
         ]
         choices: list[tuple[str, Any]] = [
             ("optimizer", OPTIMIZERS),
@@ -198,6 +202,8 @@ def run(
 def prepare(recipe: PromptableRecipe, crew: Team) -> Training:
     """Model, optimizer, schedule, feed and average for `recipe`, at the start."""
     model = initial_model(recipe, Classes(("object",)), crew.device)
+    if recipe.lora:
+        adapt(model, recipe.lora, recipe.trained)
     source = clips_of(recipe, int(recipe.options.get("side", 1024)))
     feed = ClipFeed(
         source, recipe.images, recipe.clips, recipe.frames, recipe.steps, recipe.seed + crew.rank, recipe.workers
