@@ -1,7 +1,7 @@
 """How the bundled model `click` was trained: `python -m masklet.recipes.click --data-root DIR --out DIR`.
 
-A small SAM 2 on an EfficientNet-Lite0 learns from everything that has masks, first at 256 pixels, which is cheap, then at
-the size that it is used at. Running the command again continues.
+A small SAM 2 on an EfficientNet-Lite0 learns from everything that has masks: first at 256 pixels, which is cheap, then
+at the size that it is used at. Running the command again continues.
 """
 
 from __future__ import annotations
