@@ -86,3 +86,12 @@ def test_ignored_pixels_are_not_known(ignored: int):
     assert known is not None
     assert int(known.sum()) == 39 * 60
     assert known_pixels(Sample(IMAGE)) is None
+
+
+def test_all_of_the_only_class_is_one_object():
+    """A pet behind a fence, and a flood on both sides of a road: figure and ground, however many pieces there are."""
+    ids = torch.ones(40, 60, dtype=torch.uint8)
+    ids[:3], ids[10:20] = 0, 0
+    assert areas(Sample(IMAGE, semantic=ids, classes=Classes(("dry", "flooded")))) == [27 * 60]
+    assert areas(Sample(IMAGE, semantic=ids, classes=PETS)) == [13 * 60]
+    assert areas(Sample(IMAGE, semantic=torch.ones_like(ids), classes=PETS)) == []

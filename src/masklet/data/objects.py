@@ -13,7 +13,7 @@ from masklet.structures import Masks, Sample
 __all__ = ["known_pixels", "objects_in"]
 
 SMALLEST = 400  # pixels of a region of a label map
-GROUND = frozenset({"background", "void", "unlabelled", "unlabeled"})  # classes that are the lack of one
+GROUND = frozenset({"background", "void", "unlabelled", "unlabeled", "dry"})  # classes that are the lack of one
 
 
 def objects_in(sample: Sample, generator: torch.Generator | None = None) -> Masks:
@@ -21,8 +21,8 @@ def objects_in(sample: Sample, generator: torch.Generator | None = None) -> Mask
 
     Instances without crowds, segments of panoptic maps, or a matte where it is above one half. Of label maps the
     regions of each class of 400 pixels or more, where pixels that touch at a corner are connected; not of background
-    and not of classes that are left out of scores (the border of Pets). With a `generator` those of one class, drawn
-    at random, are enough.
+    and not of classes that are left out of scores (the border of Pets). Where the data know one class besides (a pet, a
+    flood) all of it is one object. With a `generator` those of one class, drawn at random, are enough.
     """
     if sample.instances is not None:
         alone = sample.instances if sample.instances.crowd is None else sample.instances[~sample.instances.crowd]
@@ -37,6 +37,8 @@ def objects_in(sample: Sample, generator: torch.Generator | None = None) -> Mask
         return Masks(*sample.size)
     labels = sample.semantic.numpy()
     kinds = [k for k in np.unique(labels).tolist() if _is_object(sample, k)]
+    if sample.classes is not None and sum(_is_object(sample, k) for k in range(len(sample.classes.names))) == 1:
+        return Masks.from_dense(sample.semantic[None] == kinds[0]) if kinds else Masks(*sample.size)
     if generator is not None and kinds:
         kinds = [kinds[int(torch.randint(len(kinds), (), generator=generator))]]
     parts = [Masks.from_ids(ndimage.label(labels == k, np.ones((3, 3)))[0])[0] for k in kinds]
