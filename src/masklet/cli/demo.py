@@ -31,5 +31,5 @@ def demo(
         "demo",
         metrics=dict(made.metrics),
         files=list(made.files),
-        text=f"open {made.page} in a browser" + ("; on the validation pictures in it:" if made.metrics else ""),
+        text=f"open {made.page} in a browser" + ("; on what has a truth in it:" if made.metrics else ""),
     )

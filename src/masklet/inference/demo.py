@@ -26,6 +26,7 @@ from torch import nn
 from masklet import __version__
 from masklet.data.images import read_image
 from masklet.data.sources import open_source
+from masklet.inference.demo_clicks import ASKED, COINS, ROCKET, Clicks, look_and_click
 from masklet.inference.evaluate_objects import COCO_LIMIT, ObjectScores
 from masklet.inference.image import Predictor
 from masklet.inference.writers import write_index
@@ -79,6 +80,7 @@ SUBJECTS = MappingProxyType(  # in the order of the page
         ),
     }
 )
+CLICK = "click"  # the bundled model that takes prompts; the page begins with it
 ON_PAGE = 900  # pixels; longer sides are shrunk on the page, never in the PNG files
 SURE = 0.5  # objects with a lower score count for average precision but are not drawn
 SCORES = MappingProxyType({"miou": "mean IoU", "ap50": "AP at IoU .5"})  # the one number of a page
@@ -129,16 +131,32 @@ def run_demo(
 ) -> Demo:
     """Runs the bundled models (or `models`) on sample photographs that suit them, and on `examples` validation pictures
     of each data set found in the folder `data`; writes index.html, contact sheets, an overlay and an index PNG each.
+
+    A model that takes prompts is clicked on instead, and follows an object.
     """
     out, started = Path(out), time.perf_counter()
-    models = _bundled() if models is None else models
+    models = dict(_bundled() if models is None else models)
+    told = {name: models.pop(name) for name in [*models] if hasattr(models[name], "answer")}
     sample_photographs(PHOTOGRAPHS)  # says what is missing before anything is computed
     sets = {name: _validation(name, Path(data), examples) for name in models}
     # A street model has nothing to say about a cat: it sees the photographs only where it has no streets to look at.
     apt = {name: sample_photographs(_own(name)) if _at_home(name) or not sets[name] else {} for name in models}
-    total = sum(len(apt[name]) + len(sets[name]) for name in models)
+    asked = {title: name for title, name in (PHOTOGRAPHS | ROUND_THINGS).items() if title in {*ASKED, COINS, ROCKET}}
+    total = sum(len(apt[name]) + len(sets[name]) for name in models) + len(told) * (len(asked) + examples)
     seen: dict[str, list[Shown]] = {}
     files: list[Path] = []
+    clicked: dict[str, Clicks] = {}
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done = min(done + 1, total)
+        if progress is not None:
+            progress(done, total)
+
+    for name, model in told.items():
+        clicked[name] = look_and_click(model, sample_photographs(asked), Path(data), examples, out / name, _embed, tick)
+        files += clicked[name].files
     for name, model in models.items():
         inputs = [(title, path.stem, read_image(path), None) for title, path in apt[name].items()]
         seen[name] = []
@@ -146,20 +164,20 @@ def run_demo(
             shown = _look(model, title, as_picture(image), truth)
             files += _pictures(shown, out / name / stem)
             seen[name].append(shown)
-            if progress is not None:
-                progress(sum(map(len, seen.values())), total)
+            tick()
     sheets = [_sheet(out / f"{name}.jpg", name, found) for name, found in seen.items()]
     scores = {name: _score(found) for name, found in seen.items()}
+    scores |= {name: found.metrics for name, found in clicked.items()}
     metrics = {f"{key}/{name}": value for name, score in scores.items() for key, value in score.items()}
     page = out / "index.html"
     with replacing(page) as unfinished:
-        unfinished.write_text(_page(seen, time.perf_counter() - started), encoding="utf-8")
+        unfinished.write_text(_page(clicked, seen, time.perf_counter() - started), encoding="utf-8")
     return Demo(page, (page, *sheets, *files), metrics)
 
 
 def _bundled() -> dict[str, nn.Module]:
     """The models that this copy has weights for."""
-    found = {name: load(name) for name in SUBJECTS if CATALOG[name].path.exists()}
+    found = {name: load(name) for name in (CLICK, *SUBJECTS) if CATALOG[name].path.exists()}
     if not found:
         raise UserError("this copy of masklet has no bundled weights", hint="run: make train-bundled")
     return found
@@ -270,18 +288,19 @@ def _shares(result: SemanticMap | Instances | None) -> list[tuple[str, float]]:
     return sorted(((name, share) for name, share in areas.items() if share > 0), key=lambda pair: -pair[1])
 
 
-def _page(seen: Mapping[str, Sequence[Shown]], seconds: float) -> str:
+def _page(clicked: Mapping[str, Clicks], seen: Mapping[str, Sequence[Shown]], seconds: float) -> str:
     """The whole page; every picture is inside it."""
-    count = sum(map(len, seen.values()))
+    count = sum(map(len, seen.values())) + sum(found.pictures for found in clicked.values())
     subtitle = (
-        f"{', '.join(seen)}: {count} pictures in {seconds:.0f} seconds on {_threads()}, without a network. "
-        "Drag across a sample photograph to lift the mask off it."
+        f"{', '.join([*clicked, *seen])}: {count} pictures in {seconds:.0f} seconds on {_threads()}, "
+        "without a network. Drag across a sample photograph to lift the mask off it."
     )
     footer = (
         f"masklet {__version__}, torch {torch.__version__}. The photographs come with scikit-image; pictures with "
         "truth are validation images that the models were not trained on."
     )
-    sections = "\n".join(_section(name, found) for name, found in seen.items())
+    told = [_told_section(name, found) for name, found in clicked.items()]
+    sections = "\n".join([*told, *(_section(name, found) for name, found in seen.items())])
     return Template(_template()).substitute(subtitle=subtitle, sections=sections, footer=html.escape(footer))
 
 
@@ -321,6 +340,30 @@ def _section(name: str, found: Sequence[Shown]) -> str:
     truth = ["<h3>Validation pictures: photograph, truth, model</h3>", *(_trio(s) for s in checked)] if checked else []
     parts += free + truth if subject is not None and subject.photographs_first else truth + free
     return "\n".join([*parts, "</section>"])
+
+
+def _told_section(name: str, found: Clicks) -> str:
+    """A model that takes prompts: what it is, how fast it answers, and what came of the prompts."""
+    entry = CATALOG.get(name)
+    note = (read_note(entry.path) or {}) if entry is not None and entry.path.exists() else {}
+    facts = []
+    if found.looking and found.answering:
+        facts.append(f"<span>{_median(found.looking):.2f} s to look at a picture</span>")
+        facts.append(f"<span>{1000 * _median(found.answering):.0f} ms for each click after that</span>")
+    known = {"iou@1": "1 click", "iou@3": "3 clicks", "iou@5": "5 clicks", "box": "a box"}
+    reached = {words: note.get("scores", {})[key] for key, words in known.items() if key in note.get("scores", {})}
+    facts += [f"<span>mean IoU after {words} <b>{value:.3f}</b></span>" for words, value in reached.items()]
+    about = "" if entry is None else html.escape(entry.about)
+    green = "Green dots are clicks on the object, red ones say: not this. The predicted IoU is the model's own guess."
+    return "\n".join(
+        [
+            f"<section><h2>{html.escape(name)}</h2>",
+            f"<p>{about}. {green}</p>" if about else f"<p>{green}</p>",
+            f'<div class="facts">{"".join(facts)}</div>',
+            *found.parts,
+            "</section>",
+        ]
+    )
 
 
 def _legend(classes: Classes) -> str:

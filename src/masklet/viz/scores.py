@@ -15,7 +15,7 @@ from masklet.structures import Curve
 from masklet.structures.files import replacing
 from masklet.viz.curves import LINES
 
-__all__ = ["save_score_page", "score_page"]
+__all__ = ["chart", "save_score_page", "score_page"]
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 460, 320, 46, 36  # of a diagram and its margins, in pixels
 IN_KEY = 24  # lines of a diagram that get a name; more than that nobody tells apart
@@ -50,7 +50,7 @@ def score_page(
     groups: dict[str, list[Curve]] = {}
     for curve in curves:
         groups.setdefault(curve.group, []).append(curve)
-    charts = "".join(_chart(name, lines) for name, lines in groups.items())
+    charts = "".join(chart(name, lines) for name, lines in groups.items())
     return Template(resources(__package__).joinpath("scores.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
         facts="".join(f"<span><b>{escape(k)}</b> {escape(v)}</span> " for k, v in (facts or {}).items()),
@@ -83,7 +83,7 @@ def _number(value: float | int | str) -> str:
     return str(value)
 
 
-def _chart(name: str, curves: Sequence[Curve]) -> str:
+def chart(name: str, curves: Sequence[Curve]) -> str:
     """One diagram with axes, grid and a key, drawn as SVG."""
     low_x, high_x = _range(np.concatenate([c.x[np.isfinite(c.y)] for c in curves]))
     low_y, high_y = _range(np.concatenate([c.y[np.isfinite(c.y)] for c in curves]))
