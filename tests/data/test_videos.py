@@ -10,6 +10,8 @@ from PIL import Image
 from tests.conftest import shared
 
 from masklet.data.check import check
+from masklet.data.films import frames_at, read_frames
+from masklet.data.mixture import Mixture, Share
 from masklet.data.sources import open_source
 from masklet.data.videos import davis, sav, youtube_vos
 from masklet.ops import rle
@@ -120,6 +122,96 @@ def test_objects_of_sav_have_files_of_their_own_and_may_overlap(tmp_path):
     (tmp_path / "sav_val.txt").write_text("sav_1\n")
     assert len(sav(tmp_path, "val").videos) == 1
     assert len(sav(tmp_path, named="sav_1").videos) == 1
+
+
+def film(file: Path, count: int = 10) -> list[np.ndarray]:
+    """A video file of so many grey frames, at 24 a second with a key frame every four; the frames."""
+    import av
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pictures = [np.full((48, 64, 3), 20 * i, np.uint8) for i in range(count)]
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.options = {"g": "4", "bf": "2"}
+        for one in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(one, format="rgb24")))
+        container.mux(stream.encode())
+    return pictures
+
+
+def table(file: Path, objects: list[list[np.ndarray | None]], count: int = 10) -> None:
+    """SA-V's JSON of masks, for each annotated frame one for each object."""
+
+    def entry(mask: np.ndarray | None) -> dict[str, object]:
+        return {} if mask is None else rle.to_coco(rle.encode(mask))
+
+    frames = [[entry(mask) for mask in here] for here in objects]
+    ids = [str(i) for i in range(len(objects[0]))]
+    file.write_text(json.dumps({"video_frame_count": count, "masklet": frames, "masklet_id": ids}))
+
+
+def half(column: int) -> np.ndarray:
+    """The part of a frame left of a column."""
+    out = np.zeros((48, 64), bool)
+    out[:, :column] = True
+    return out
+
+
+def test_videos_of_sav_are_files_with_tables_beside_them(tmp_path):
+    file = tmp_path / "sav_train/sav_000/sav_000001.mp4"
+    film(file)
+    film(file.with_name("sav_000002.mp4"))  # has no masks
+    table(file.with_name("sav_000001_manual.json"), [[half(8), None], [half(16), half(4)], [half(32), None]])
+    data = sav(tmp_path, "all")
+    assert [v.name for v in data.videos] == ["sav_000001"]
+    video = data.videos[0]
+    assert (video.frames, video.annotated) == (tuple(range(10)), (0, 4, 8))
+    assert len(data) == 3
+    assert {k: int(m.sum()) for k, m in video.objects(4).items()} == {1: 48 * 16, 2: 48 * 4}
+    assert [*video.objects(8)] == [1]
+    clip = video.clip([3, 4, 9, 8])
+    assert clip.known.tolist() == [False, True, False, True]
+    assert clip.masks.flatten(2).sum(2).tolist() == [[0, 768, 0, 1536], [0, 192, 0, 0]]
+    grey = [int(frame.float().mean().round()) for frame in clip.frames]
+    assert all(abs(got - 20 * number) <= 3 for got, number in zip(grey, (3, 4, 9, 8), strict=True))
+    sample = data[1]
+    assert (sample.name, sample.size) == ("sav_000001/00004", (48, 64))
+    assert sample.instances.masks.areas().tolist() == [768, 192]
+    assert [s.name for s in data[1:]] == ["sav_000001/00004", "sav_000001/00008"]
+    assert [f.name for f in data.paths(0)] == ["sav_000001.mp4", "sav_000001_manual.json"]
+    assert check(f"sav:{tmp_path}") == []
+    drawn = Mixture([Share(data)], (32, 48), pasted=0.0).draw(3, torch.Generator().manual_seed(0))
+    assert drawn.frames.shape == (3, 3, 32, 48)
+    assert drawn.masks[:, 0].any()
+    table(file.with_name("sav_000001_auto.json"), [[half(40)], [half(41)]])
+    both = sav(tmp_path, "all", masks="both").videos[0]
+    assert {k: int(m.sum()) for k, m in both.objects(0).items()} == {1: 48 * 8, 3: 48 * 40}
+    assert [*sav(tmp_path, "all", masks="auto").videos[0].objects(4)] == [1]
+    with pytest.raises(UserError, match=r"^masks is 'all'; choose from manual, auto, both$"):
+        sav(tmp_path, "all", masks="all")
+
+
+def test_frames_of_a_file_by_number_are_those_one_after_the_other(tmp_path):
+    film(tmp_path / "a.mp4")
+    want = [image for _, _, image in read_frames(tmp_path / "a.mp4")]
+    for numbers in ([0], [9], [5, 3], [2, 4, 8], range(10)):
+        found = frames_at(tmp_path / "a.mp4", numbers)
+        assert found.keys() == set(numbers)
+        assert all(torch.equal(found[i], want[i]) for i in numbers)
+    with pytest.raises(UserError, match=r"a\.mp4 has no frame 10; is the file whole\?$"):
+        frames_at(tmp_path / "a.mp4", [9, 10])
+
+
+def test_tables_that_are_none(tmp_path):
+    film(tmp_path / "a.mp4", 2)
+    for content in ("[]", '{"masklet": [[]]}', "{"):
+        (tmp_path / "a_manual.json").write_text(content)
+        with pytest.raises(UserError, match=r"a_manual\.json: this is no table of SA-V \("):
+            sav(tmp_path, "all")[0]
+    table(tmp_path / "a_manual.json", [[np.ones((4, 4), bool)]], 2)
+    with pytest.raises(UserError, match=r"a_manual\.json: mask is 4x4 but image is 48x64"):
+        sav(tmp_path, "all").videos[0].clip([0])
 
 
 def test_sa1b(tmp_path):

@@ -106,9 +106,9 @@ def test_videos_that_were_turned(tmp_path):
         def to_ndarray(self, format):
             return self.frame.to_ndarray(format=format)
 
-    import masklet.inference.video as video
+    import masklet.data.films as video
 
-    real = video._av()
+    real = video.av_library()
     decode = real.container.InputContainer.decode
 
     class Library:
@@ -133,7 +133,7 @@ def test_videos_that_were_turned(tmp_path):
             return Container()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(video, "_av", lambda: Library)
+        patch.setattr(video, "av_library", lambda: Library)
         turned = [image for _, _, image in video.read_frames(path)]
     assert turned[0].shape == (3, 64, 48)
     assert torch.equal(turned[0], torch.rot90(plain[0], 3, (1, 2)))

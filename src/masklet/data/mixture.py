@@ -87,8 +87,8 @@ class Mixture:
         close: tuple[float, float] = (1.2, 5.0),
         jitter: float = 0.3,
     ) -> None:
-        if not shares or not all(len(share.data) for share in shares):
-            empty = [i for i, share in enumerate(shares) if not len(share.data)]
+        if not shares or not all(share.data for share in shares):  # to count a film's frames takes reading its masks
+            empty = [i for i, share in enumerate(shares) if not share.data]
             message = f"share {empty[0]} of the mixture is empty" if empty else "a mixture of nothing"
             raise UserError(message, hint="check paths and splits")
         self.shares, self.size, self.objects = tuple(shares), size, objects

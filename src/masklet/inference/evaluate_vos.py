@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from masklet.data.davis_writer import davis_ids
-from masklet.data.videos import Video, Videos
+from masklet.data.videos import Videos
 from masklet.inference.image import Predictor, Settings
 from masklet.inference.tracking import Tidy, VideoSession
 from masklet.metrics.video_protocols import SAV, SemiSupervised, VideoProtocol, YouTubeVOS
@@ -81,16 +81,17 @@ def measure_vos(
         raise UserError(f"clicks is {clicks}", hint="allow at least one, or none to give true masks")
     ready = Predictor(model, Settings(device=device, precision=precision))
     videos, benchmark = dataset.videos[:limit], BENCHMARKS[dataset.name]
-    total, done, score = sum(len(video.images) for video in videos), 0, JF(benchmark.protocol)
+    total, done, score = sum(len(video.frames) for video in videos), 0, JF(benchmark.protocol)
     for video in videos:
-        session = VideoSession(ready.model, _files(video), kept=KEPT, together=together, dtype=ready.dtype, tidy=tidy)
+        session = VideoSession(ready.model, video.source, kept=KEPT, together=together, dtype=ready.dtype, tidy=tidy)
+        known = set(video.annotated)
         for at, number in enumerate(video.frames):
-            truth = video.objects(number) if number in video.masks else {}
+            truth = video.objects(number) if number in known else {}
             if benchmark.late or number == video.annotated[0]:
                 for object in sorted(truth.keys() - set(session.objects)):
                     _tell(session, at, object, truth[object], clicks, rule)
             found = next(session.propagate(stop=at + 1)).masks if session.objects else {}
-            if number in video.masks:
+            if number in known:
                 layers = _apart if benchmark.overlap else davis_ids
                 size = (session.frames[at].shape[1], session.frames[at].shape[2])
                 true = {k: encode(mask) for k, mask in truth.items()}
@@ -99,10 +100,6 @@ def measure_vos(
             if progress is not None:
                 progress(done, total)
     return score
-
-
-def _files(video: Video) -> list[Any]:
-    return [video.images[number] for number in video.frames]
 
 
 def _tell(

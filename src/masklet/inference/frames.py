@@ -14,8 +14,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from masklet.data.films import av_library, read_frames
 from masklet.data.images import SUFFIXES, natural_key, read_image
-from masklet.inference.video import _av, read_frames
 from masklet.structures.errors import UserError
 
 KEPT = 32  # frames of a stream that can be asked for again
@@ -127,7 +127,7 @@ def _named(name: str, kept: int) -> Frames:
 
 def _live(address: str, **options: Any) -> Iterator[Image]:
     """Frames of a camera or a stream."""
-    av = _av()
+    av = av_library()
     try:
         container = av.open(address, **options)
     except (av.FFmpegError, ValueError, OSError) as error:

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from masklet.data.films import av_library, describe, read_frames
 from masklet.inference.image import Predictor, Settings
 from masklet.structures.errors import UserError
 from masklet.structures.files import replacing
 
+__all__ = ["Frame", "describe", "predict_video", "read_frames", "video_writer"]
+
 EVEN = 2  # 4:2:0 video keeps one colour for 2 x 2 pixels
-TURNS = {90: 1, 180: 2, 270: 3}
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,6 @@ class Frame:
     seconds: float  # since the beginning
     image: UInt8[Tensor, "3 h w"]
     result: Any
-
-
-@dataclass(frozen=True)
-class Stream:
-    """What a video file says about itself; `frames` is an estimate, 0 where the file does not tell."""
-
-    width: int
-    height: int
-    rate: Fraction
-    frames: int
 
 
 def predict_video(
@@ -66,28 +57,6 @@ def _predicted(predictor: Predictor, frames: Iterator[tuple[int, float, Tensor]]
             yield Frame(index, seconds, image, result)
 
 
-def describe(path: str | Path) -> Stream:
-    """Size, frame rate and length of a video file, from its header."""
-    with _opened(path) as container:
-        stream = container.streams.video[0]
-        rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
-        frames = stream.frames or round(float(container.duration or 0) / 1e6 * rate)
-        return Stream(stream.width, stream.height, rate, int(frames))
-
-
-def read_frames(path: str | Path) -> Iterator[tuple[int, float, UInt8[Tensor, "3 h w"]]]:
-    """Number, time in seconds and RGB pixels of every frame, turned upright as the file says."""
-    with _opened(path) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
-        for index, frame in enumerate(container.decode(stream)):
-            pixels = frame.to_ndarray(format="rgb24")
-            turns = TURNS.get(round(getattr(frame, "rotation", 0) or 0) % 360, 0)
-            pixels = np.ascontiguousarray(np.rot90(pixels, turns).transpose(2, 0, 1))
-            yield index, index / rate if frame.time is None else float(frame.time), torch.from_numpy(pixels)
-
-
 @contextmanager
 def video_writer(
     path: str | Path, rate: Fraction | float | int = 25
@@ -96,7 +65,7 @@ def video_writer(
 
     All frames have the size of the first; odd sides lose one row or column, as 4:2:0 video needs even ones.
     """
-    av = _av()
+    av = av_library()
     with replacing(path) as unfinished:
         try:
             container = av.open(str(unfinished), "w")
@@ -132,26 +101,3 @@ def _given(frames: Iterable[Any]) -> Iterator[tuple[int, float, Tensor]]:
 
     for index, frame in enumerate(frames):
         yield index, float(index), read_image(frame)
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    av, path = _av(), Path(path).expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; check the spelling and the folder")
-    try:
-        container = av.open(str(path))
-    except (av.FFmpegError, ValueError) as error:
-        raise UserError(f"{path} is not a video that can be read", hint="convert it to MP4 (H.264)") from error
-    with container:
-        if not container.streams.video:
-            raise UserError(f"{path} has no picture track", hint="is it a sound file?")
-        yield container
-
-
-def _av() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise UserError("videos need PyAV, which is not installed", hint="pip install 'masklet[video]'") from error
-    return av
