@@ -19,6 +19,7 @@ from transformers import SamConfig, SamImageProcessor, SamMaskDecoderConfig, Sam
 
 from masklet.inference.everything import Everything, grid
 from masklet.inference.everything import _of_points as of_points
+from masklet.inference.everything import _passed as passed
 from masklet.models import build
 from masklet.models.prompting import Embedding, Queries, ask
 from masklet.structures import Prompt
@@ -77,7 +78,8 @@ def main() -> None:
 
         def of_grid() -> Tensor:
             parts = clicks.split(chosen.batch)
-            found = [own for p in parts for _, own in of_points(ours, embedding, p, (0, 0, *SIZE[::-1]), SIZE, chosen)]
+            several = [own for part in parts for _, own in of_points(ours, embedding, part, chosen)]
+            found = [passed(own, embedding, (0, 0, *SIZE[::-1]), SIZE, chosen) for own in several]
             return torch.cat([own.scores for own in found]).sort().values
 
         def of_their_grid() -> Tensor:

@@ -97,6 +97,36 @@ def compare(
     return ratios
 
 
+def alone(
+    case: str, call: Callable[[], Any], *, rounds: int = 7, most_ms: float | None = None, **facts: object
+) -> float:
+    """Time what has no peer, print a JSON line, return the median of the wall-clock milliseconds of a call.
+
+    `most_ms` is what it may take; `cpu_ms` is the CPU time of all threads together, the minimum over the rounds.
+    """
+    memory = _added_memory(call)
+    cpu, wall = [], []
+    for _ in range(rounds):
+        cpu_start, wall_start = time.process_time(), time.perf_counter()
+        call()
+        cpu.append(time.process_time() - cpu_start)
+        wall.append(time.perf_counter() - wall_start)
+    median = 1e3 * statistics.median(wall)
+    line = {
+        "case": case,
+        "ms_median": round(median, 2),
+        "most_ms": most_ms,
+        "cpu_ms": round(1e3 * min(cpu), 2),
+        "peak_rss_mb": memory,
+        "peak_rss_of_process_mb": round(_status("VmHWM") / 1024),
+        "rounds": rounds,
+        **_threads(),
+        **facts,
+    }
+    print(json.dumps(line), flush=True)
+    return median
+
+
 def _added_memory(call: Callable[[], Any]) -> float | None:
     """MB that a call adds to the resident set at its peak; None where the system does not tell."""
     gc.collect()
