@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from masklet.parts.positions import sine_grid, sine_line
 from masklet.structures import Prompt
 from masklet.structures.errors import UserError
 from masklet.weights import CATALOG, fill, recognise
+from masklet.weights.from_sam2 import FRESH
 
 FILES = [f"sam{version}_hiera_{size}" for version in ("2", "2.1") for size in ("tiny", "small", "base_plus", "large")]
 
@@ -57,6 +59,43 @@ def test_names_of_transformers() -> None:
         tensors = Sam2VideoModel(Sam2VideoConfig()).state_dict()
         assert (recognise(tensors) or ("",))[0] == "transformers"
         fill(build("sam2_hiera_tiny"), tensors)
+
+
+def test_a_file_without_memory_is_for_images() -> None:
+    from transformers import Sam2Config, Sam2Model
+
+    torch.manual_seed(0)
+    body = {
+        **{"hidden_size": 8, "blocks_per_stage": [1, 2, 7, 2], "embed_dim_per_stage": [8, 16, 32, 64]},
+        **{"global_attention_blocks": [5], "image_size": [64, 64], "model_type": "sam2_hiera_det_model"},
+    }
+    vision = {
+        **{"backbone_config": body, "backbone_channel_list": [64, 32, 16, 8], "fpn_hidden_size": 64},
+        **{"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]], "model_type": "sam2_vision_model"},
+    }
+    prompts = {"hidden_size": 64, "image_size": 64, "mask_input_channels": 8}
+    decoder = {"hidden_size": 64, "mlp_dim": 48, "num_attention_heads": 4, "iou_head_hidden_dim": 64}
+    peer = Sam2Model(
+        Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
+    ).eval()
+    shared_places = peer.shared_image_embedding.positional_embedding.data  # published files have it twice
+    peer.prompt_encoder.shared_embedding.positional_embedding.data.copy_(shared_places)
+    options = {"side": 64, "channels": 64, "decoder_heads": 4, "decoder_hidden": 48, "mask_channels": 8, "width": 8}
+    options |= {"memory_channels": 16, "memory_hidden": 16, "own_layers": 1, "memory_layers": 1, "whole": (5,)}
+    message = (
+        "the state dict is transformers' Sam2Model, which answers prompts on images and has no memory; "
+        f"take the file of Sam2VideoModel to follow objects; for images alone say fresh=r'{FRESH}'"
+    )
+    with pytest.raises(UserError, match="^" + re.escape(message) + "$"):
+        masklet.load("sam2_hiera_tiny", weights=peer.state_dict(), **options)
+    ours = masklet.load("sam2_hiera_tiny", weights=peer.state_dict(), fresh=FRESH, **options)
+    image, point = torch.rand(1, 3, 64, 64), torch.tensor([[[[20.0, 30.0]]]])
+    with torch.inference_mode():
+        mine = ours(image, point)
+        theirs = peer(ours.encoder.normalize(image), input_points=point, multimask_output=True)
+    torch.testing.assert_close(mine["ious"][0, :, 1:], theirs.iou_scores[0], rtol=1e-4, atol=1e-4)
+    low = torch.nn.functional.interpolate(theirs.pred_masks[0], (64, 64), mode="bilinear")
+    torch.testing.assert_close(mine["logits"][0, :, 1:], low, rtol=1e-3, atol=1e-3)
 
 
 # From here on in full size: minutes on a busy machine.

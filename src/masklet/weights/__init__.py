@@ -215,6 +215,8 @@ def _foreign(
             f"{said} holds weights of {whose} for {fits}, not for {name}",
             hint="load the model it is for; if its names are ours, say origin='masklet'",
         )
+    if layout.partial is not None and fresh is None:
+        raise UserError(f"{said} is {layout.partial[0]}", hint=layout.partial[1])
     implied = layout.options(tensors)
     choices = {**implied, **options}
     if "classes" in options:

@@ -137,10 +137,30 @@ TRANSFORMERS = (
 )
 
 
+MEMORY = "memory_temporal_positional_encoding"
+
+
 def _video(system: str, blocks: int) -> Layout:
     last, more = (rf"{VISION}blocks\.{i}\.layer_norm1\.weight" for i in (blocks - 1, blocks))
-    marks = (last, "memory_temporal_positional_encoding")
+    marks = (last, MEMORY)
     return Layout((system, "sam2"), marks, TRANSFORMERS, options(system), without=(more,))
 
 
-TRANSFORMERS_LAYOUTS = tuple(_video(system, blocks) for system, blocks in zip(SYSTEMS, BLOCKS, strict=True))
+# `Sam2Model` has the parts that look at images. What it lacks does not show in its answers to prompts.
+FRESH = r"(attention|writer|bank|pointer|absence|shrink)\..*|no_memory_position"
+IMAGES = (
+    "transformers' Sam2Model, which answers prompts on images and has no memory",
+    f"take the file of Sam2VideoModel to follow objects; for images alone say fresh=r'{FRESH}'",
+)
+
+
+def _image(system: str, blocks: int) -> Layout:
+    last, more = (rf"{VISION}blocks\.{i}\.layer_norm1\.weight" for i in (blocks - 1, blocks))
+    backbone: dict[str, object] = {"backbone": system.removeprefix("sam2_")}
+    marks = (last, "no_memory_embedding")
+    return Layout((system, "sam2"), marks, TRANSFORMERS, lambda tensors: backbone, (more, MEMORY), IMAGES)
+
+
+TRANSFORMERS_LAYOUTS = tuple(
+    layout(system, blocks) for layout in (_video, _image) for system, blocks in zip(SYSTEMS, BLOCKS, strict=True)
+)

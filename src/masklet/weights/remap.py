@@ -39,7 +39,8 @@ class Layout:
     """One published architecture: the keys it is known by, the systems it fits, and how its names become theirs.
 
     A file has this layout when each of `marks` (regular expressions) matches one of its keys and none of `without`
-    does. `options` reads from the tensors what the system must be built with.
+    does. `options` reads from the tensors what the system must be built with. Where a file has some parts of the system
+    only, `partial` says (what it is, what to do): it loads if whoever loads it names the others with `fresh`.
     """
 
     models: tuple[str, ...]
@@ -47,6 +48,7 @@ class Layout:
     rules: tuple[Rule, ...]
     options: Callable[[Mapping[str, Tensor]], dict[str, object]] = lambda tensors: {}
     without: tuple[str, ...] = ()
+    partial: tuple[str, str] | None = None
 
     def matches(self, keys: Iterable[str]) -> bool:
         keys = tuple(keys)
