@@ -20,9 +20,10 @@ from torch import Tensor
 from masklet.data.images import as_batch
 from masklet.inference.clicking import Clicked, simulate
 from masklet.inference.image import Predictor, Settings
+from masklet.inference.zoom import Zoom, answer, zoom_of
 from masklet.models import MODELS
 from masklet.models.base import evaluating
-from masklet.models.prompting import Answers, Embedding, ask
+from masklet.models.prompting import Answers, Embedding
 from masklet.ops.clicks import SAM2, ClickRule
 from masklet.structures import Classes, Instances, Masks, Prompt
 from masklet.structures.errors import UserError
@@ -42,13 +43,24 @@ class ClickSession:
     """Objects in one photograph, each with its prompts and their answers; every step can be undone.
 
     `model` is a promptable model or what `masklet.load` takes. `refine` starts from the last answer where there is
-    one, as the models were trained. Things are called by any name; without one it is 1.
+    one, as the models were trained. Things are called by any name; without one it is 1. With `zoom` things that are
+    small in the photograph are answered from a window around them (`masklet.inference.zoom`; None: as suits the model).
     """
 
-    def __init__(self, model: Any, image: Any, *, device: str = "auto", refine: bool = True) -> None:
+    def __init__(
+        self,
+        model: Any,
+        image: Any,
+        *,
+        device: str = "auto",
+        refine: bool = True,
+        zoom: Zoom | bool | None = None,
+    ) -> None:
         self.model = Predictor(model, Settings(device=device)).model
         promptable(self.model)
-        self.embedding, self.refine = look(self.model, image), refine
+        self.image = one_picture(image)
+        self.embedding, self.refine = look(self.model, self.image), refine
+        self.zoom = zoom_of(self.model, zoom)
         self.steps: dict[Any, tuple[Step, ...]] = {}
 
     @property
@@ -138,8 +150,8 @@ class ClickSession:
 
     def _answer(self, thing: Any, prompt: Prompt, afresh: bool = False) -> Bool[Tensor, "h w"]:
         steps = self.steps.get(thing, ())
-        previous = steps[-1].answers.best if steps and self.refine and not afresh else None
-        answers = ask(self.model, self.embedding, prompt, previous)
+        last = steps[-1].answers if steps and self.refine and not afresh else None
+        answers = answer(self.model, self.image, self.embedding, prompt, last, self.zoom)
         self.steps[thing] = (*steps, Step(prompt, answers))
         return self.mask(thing)
 
@@ -147,20 +159,22 @@ class ClickSession:
 class Clicker:
     """A promptable model as what `simulate` clicks with: it looks at an image once and refines its last answer."""
 
-    def __init__(self, model: Any, refine: bool = True) -> None:
-        self.model, self.refine = model, refine
+    def __init__(self, model: Any, refine: bool = True, zoom: Zoom | bool | None = None) -> None:
+        self.model, self.refine, self.zoom = model, refine, zoom_of(model, zoom)
         self._image: Any = None
+        self._pixels: Tensor | None = None
         self._embedding: Embedding | None = None
         self._last: tuple[int, Answers] | None = None
 
     def __call__(self, image: Any, prompt: Prompt) -> Bool[Tensor, "h w"]:
-        if self._embedding is None or image is not self._image:
-            self._image, self._embedding, self._last = image, look(self.model, image), None
+        if self._embedding is None or self._pixels is None or image is not self._image:
+            self._image, self._pixels, self._last = image, one_picture(image), None
+            self._embedding = look(self.model, self._pixels)
         count = 0 if prompt.points is None else len(prompt.points)
-        previous = None
+        last = None
         if self.refine and self._last is not None and count == self._last[0] + 1 and count > 1:
-            previous = self._last[1].best
-        answers = ask(self.model, self._embedding, prompt, previous)
+            last = self._last[1]
+        answers = answer(self.model, self._pixels, self._embedding, prompt, last, self.zoom)
         self._last = (count, answers)
         return answers.dense()[0].cpu()
 
@@ -173,13 +187,18 @@ def promptable(model: Any) -> None:
         raise UserError(f"{name} takes no prompts", hint=f"models that do: {able}")
 
 
+def one_picture(image: Any) -> Float[Tensor, "3 h w"]:
+    """One photograph (a path, PIL image, HWC array or CHW tensor) in 0..1."""
+    pixels = as_batch(image)
+    if len(pixels) != 1:
+        raise UserError(f"{len(pixels)} images", hint="give one photograph at a time")
+    return pixels[0]
+
+
 def look(model: Any, image: Any) -> Embedding:
     """The embedding of one photograph: a path, PIL image, HWC array or CHW tensor."""
     with evaluating(model), torch.inference_mode():
-        pixels = as_batch(image)
-        if len(pixels) != 1:
-            raise UserError(f"{len(pixels)} images", hint="give one photograph at a time")
-        return model.embed(pixels[0][None].to(next(model.parameters()).device))
+        return model.embed(one_picture(image)[None].to(next(model.parameters()).device))
 
 
 def click_on(

@@ -16,8 +16,9 @@ from masklet.inference.click import look, promptable
 from masklet.inference.clicking import simulate
 from masklet.inference.cutting import Cutter
 from masklet.inference.image import Predictor, Settings
+from masklet.inference.zoom import Zoom, answer, zoom_of
 from masklet.metrics.clicks import ClickScore
-from masklet.models.prompting import Embedding, ask
+from masklet.models.prompting import Answers, Embedding, ask
 from masklet.ops.clicks import SAM2, Click, ClickRule, next_click
 from masklet.structures import Prompt, Sample
 from masklet.structures.errors import UserError
@@ -80,12 +81,14 @@ def outcomes(
     smallest: int = 1,
     limit: int | None = None,
     of_each: int | None = None,
+    zoom: Zoom | bool | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Outcome]:
     """What `measure_prompts` measures, object by object. Of each picture `of_each` objects, spread over all it has.
 
-    A model looks at a picture once, and all its objects are clicked on in step.
+    A model looks at a picture once, and all its objects are clicked on in step. With `zoom` it looks closer at small
+    ones (`masklet.inference.zoom`; None: as suits the model).
     """
     if protocol not in PROTOCOLS:
         raise UserError(f"there is no protocol {protocol!r}", hint=f"choose from {', '.join(PROTOCOLS)}")
@@ -94,7 +97,7 @@ def outcomes(
     if not isinstance(model, Cutter):
         model = Predictor(model, Settings(device=device)).model
         promptable(model)
-    count = 0
+    count, closer = 0, None if isinstance(model, Cutter) else zoom_of(model, zoom)
     for done in range(len(dataset)):
         sample = dataset[done]
         masks = objects_in(sample)
@@ -109,10 +112,11 @@ def outcomes(
                 yield from (_cut(model, sample, truth, known, protocol, clicks, rule) for truth in truths)
                 continue
             embedding = look(model, sample.image) if embedding is None else embedding
+            asked = Asked(model, sample.image, embedding, closer)
             if protocol == "box":
-                yield from _boxed(model, embedding, sample.name, truths, known)
+                yield from _boxed(asked, sample.name, truths, known)
             else:
-                yield from _clicked(model, embedding, sample.name, truths, known, clicks, rule)
+                yield from _clicked(asked, sample.name, truths, known, clicks, rule)
         count += len(masks)
         if progress is not None:
             progress(done + 1, len(dataset))
@@ -120,21 +124,34 @@ def outcomes(
             break
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A picture that a model has looked at, for questions about several of its objects."""
+
+    model: Any
+    image: Tensor
+    embedding: Embedding
+    zoom: Zoom | None
+
+    def answers(self, prompts: Sequence[Prompt], last: Sequence[Answers | None]) -> list[Answers]:
+        """To each prompt, starting from the last answer. All at once, unless each has a window of its own."""
+        if self.zoom is not None:
+            each = zip(prompts, last, strict=True)
+            return [answer(self.model, self.image, self.embedding, said, one, self.zoom) for said, one in each]
+        known = [one.best for one in last if one is not None]
+        found = ask(self.model, self.embedding, prompts, torch.cat(known) if known else None)
+        return [found[i : i + 1] for i in range(len(prompts))]
+
+
 def _clicked(
-    model: Any,
-    embedding: Embedding,
-    name: str,
-    truths: Sequence[Mask],
-    known: Mask | None,
-    clicks: int,
-    rule: ClickRule,
+    asked: Asked, name: str, truths: Sequence[Mask], known: Mask | None, clicks: int, rule: ClickRule
 ) -> list[Outcome]:
     """As `simulate` does with a `Clicker`, for several objects at once: each click refines the last answer."""
     masks = [torch.zeros_like(truth) for truth in truths]
     made: list[list[Click]] = [[] for _ in truths]
     ious: list[list[float]] = [[] for _ in truths]
     predicted: list[list[float]] = [[] for _ in truths]
-    previous: dict[int, Tensor] = {}
+    last: list[Answers | None] = [None] * len(truths)
     left = list(range(len(truths)))
     for _ in range(clicks):
         for i in list(left):
@@ -145,21 +162,19 @@ def _clicked(
                 made[i].append(click)
         if not left:
             break
-        before = torch.stack([previous[i] for i in left]) if previous else None
-        answers = ask(model, embedding, [_prompt(made[i]) for i in left], before)
-        for i, mask, score, best in zip(left, answers.dense().cpu(), answers.score.tolist(), answers.best, strict=True):
-            masks[i], previous[i] = mask, best
-            ious[i].append(_iou(mask, truths[i], known))
-            predicted[i].append(score)
+        for i, found in zip(
+            left, asked.answers([_prompt(made[i]) for i in left], [last[i] for i in left]), strict=True
+        ):
+            masks[i], last[i] = found.dense()[0].cpu(), found
+            ious[i].append(_iou(masks[i], truths[i], known))
+            predicted[i].append(float(found.score[0]))
     return [Outcome(name, tuple(true), tuple(said)) for true, said in zip(ious, predicted, strict=True)]
 
 
-def _boxed(
-    model: Any, embedding: Embedding, name: str, truths: Sequence[Mask], known: Mask | None
-) -> Iterator[Outcome]:
-    answers = ask(model, embedding, [_box(truth) for truth in truths])
-    for truth, mask, score in zip(truths, answers.dense().cpu(), answers.score.tolist(), strict=True):
-        yield Outcome(name, (_iou(mask, truth, known),), (score,))
+def _boxed(asked: Asked, name: str, truths: Sequence[Mask], known: Mask | None) -> Iterator[Outcome]:
+    found = asked.answers([_box(truth) for truth in truths], [None] * len(truths))
+    for truth, one in zip(truths, found, strict=True):
+        yield Outcome(name, (_iou(one.dense()[0].cpu(), truth, known),), (float(one.score[0]),))
 
 
 def _cut(

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from masklet.models.prompting import Embedding, Queries
-from masklet.ops.prompts import random_boxes, random_clicks
+from masklet.ops.prompts import central_clicks, random_boxes, random_clicks
 from masklet.parts.losses import mask_dice, mask_focal
 from masklet.parts.prompts import BOTTOM_RIGHT, TOP_LEFT
 from masklet.structures.errors import UserError
@@ -30,7 +30,8 @@ class Prompting:
 
     `points` is the probability that a clip is prompted by points and not by true masks (images always are), `boxes`
     that of a box instead of a click. At most `prompted` frames get a first prompt and `corrected` are corrected, in
-    `rounds` of one click. With the probability `anywhere` such a click falls anywhere on the object.
+    `rounds` of one click. With the probability `anywhere` such a click falls anywhere on the object, and with the
+    probability `central` clicks fall where they are made in evaluations, in the middle of an object or mistake.
     """
 
     points: float = 0.5
@@ -39,6 +40,7 @@ class Prompting:
     corrected: int = 2
     rounds: int = 7
     anywhere: float = 0.1
+    central: float = 0.0
     noise: float = 0.1
     most: float = 20.0
 
@@ -187,10 +189,14 @@ def _plan(t: int, by_points: bool, how: Prompting, chance: _Chance) -> tuple[lis
     return first, [*first, *chance.some(later, more)] if how.corrected else []
 
 
+def _clicks(how: Prompting, chance: _Chance) -> Any:
+    return central_clicks if how.central and chance.below(how.central) else random_clicks
+
+
 def _first(truth: Bool[Tensor, "n h w"], how: Prompting, chance: _Chance, generator: Any) -> Queries:
     """A box around each object, or a click on it."""
     if not chance.below(how.boxes):
-        return Queries(*random_clicks(truth, None, generator))
+        return Queries(*_clicks(how, chance)(truth, None, generator))
     boxes = random_boxes(truth, how.noise, how.most, generator)
     labels = torch.tensor([TOP_LEFT, BOTTOM_RIGHT], device=truth.device).expand(len(truth), 2)
     return Queries(boxes.view(-1, 2, 2), labels)
@@ -202,7 +208,7 @@ def _corrected(
     """One more click for each object, and the answer so far as a rough mask."""
     with torch.no_grad():
         large = F.interpolate(found.logits.detach()[:, None].float(), truth.shape[1:], mode="bilinear")[:, 0] > 0
-        points, labels = random_clicks(truth, None if chance.below(how.anywhere) else large, generator)
+        points, labels = _clicks(how, chance)(truth, None if chance.below(how.anywhere) else large, generator)
         rough = found.logits.detach().clamp(-LIMIT, LIMIT)[:, None]
     if queries is None:
         return Queries(points, labels, rough)

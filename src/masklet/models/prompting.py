@@ -50,6 +50,9 @@ class Embedding:
     `skips` are finer maps for the mask decoder, where it takes some; `positions` are the vectors of the cells, which
     cost as much as a click and are the same for all prompts. The network saw the image resized to `covered` in the top
     left corner of an input of `input_size`; `size` is the image's own. All are height and width in pixels.
+
+    The image may be a window of a `picture`, whose top left pixel is at `corner` (x, y): prompts and masks are those of
+    the picture then, and outside of the window is nothing.
     """
 
     features: Float[Tensor, "b c h w"]
@@ -58,6 +61,8 @@ class Embedding:
     size: tuple[int, int]
     covered: tuple[int, int]
     input_size: tuple[int, int]
+    corner: tuple[int, int] = (0, 0)
+    whole: tuple[int, int] | None = None  # height and width of the picture, where this is a window of it
 
     def __len__(self) -> int:
         return len(self.features)
@@ -65,6 +70,11 @@ class Embedding:
     def __getitem__(self, which: Tensor | slice) -> Embedding:
         """Some of the images; an index tensor may repeat them."""
         return replace(self, features=self.features[which], skips=tuple(skip[which] for skip in self.skips))
+
+    @property
+    def picture(self) -> tuple[int, int]:
+        """Height and width of what prompts and masks belong to."""
+        return self.size if self.whole is None else self.whole
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -105,6 +115,7 @@ class Queries:
         points = torch.stack([F.pad(points, (0, 0, 0, most - len(points))) for points, _ in parts])
         labels = torch.stack([F.pad(labels, (0, most - len(labels)), value=PADDING) for _, labels in parts])
         device = embedding.features.device
+        points = points - points.new_tensor(embedding.corner)
         return cls(points.to(device) * points.new_tensor(embedding.scale).to(device), labels.to(device))
 
     @classmethod
@@ -127,11 +138,15 @@ def _points(prompt: Prompt) -> tuple[Float[Tensor, "p 2"], Int64[Tensor, " p"]]:
 
 
 def enlarged(logits: Float[Tensor, "n m h w"], embedding: Embedding) -> Float[Tensor, "n m hi wi"]:
-    """Logits of masks at the size of the image."""
+    """Logits of masks at the size of the image, or of the picture that it is a window of."""
     if embedding.covered != embedding.input_size:  # padding goes first, at the resolution of the input
         logits = F.interpolate(logits, embedding.input_size, mode="bilinear")
         logits = logits[..., : embedding.covered[0], : embedding.covered[1]]
-    return F.interpolate(logits, embedding.size, mode="bilinear")
+    logits = F.interpolate(logits, embedding.size, mode="bilinear")
+    if embedding.whole is None:
+        return logits
+    ((height, width), (x, y), (h, w)) = embedding.whole, embedding.corner, embedding.size
+    return F.pad(logits, (x, width - x - w, y, height - y - h), value=-SURE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +165,9 @@ class Answers:
     def __len__(self) -> int:
         return len(self.chosen)
 
+    def __getitem__(self, which: slice) -> Answers:
+        return Answers(self.logits[which], self.scores[which], self.chosen[which], self.embedding)
+
     @property
     def best(self) -> Float[Tensor, "n h4 w4"]:
         """The coarse logits of what was chosen; as `previous` they refine the next answer."""
@@ -163,7 +181,7 @@ class Answers:
     def dense(self) -> Bool[Tensor, "n h w"]:
         """What was chosen, as pixels of the image."""
         parts = [enlarged(part[:, None], self.embedding)[:, 0] > 0 for part in self.best.split(4)]
-        return torch.cat(parts) if parts else torch.zeros(0, *self.embedding.size, dtype=torch.bool)
+        return torch.cat(parts) if parts else torch.zeros(0, *self.embedding.picture, dtype=torch.bool)
 
     def meanings(self, i: int) -> tuple[Bool[Tensor, "k h w"], Float[Tensor, " k"]]:
         """All that prompt `i` may mean (whole, part, part of a part), best first, and the predicted IoUs."""
@@ -173,7 +191,7 @@ class Answers:
 
     def instances(self, classes: Classes) -> Instances:
         """What was chosen as objects of the first class, scored by the predicted IoU; masks as run lengths."""
-        size, items = self.embedding.size, list[Any]()
+        size, items = self.embedding.picture, list[Any]()
         for part in self.best.split(4):
             items += Masks.from_dense((enlarged(part[:, None], self.embedding)[:, 0] > 0).cpu()).items
         labels = torch.zeros(len(self), dtype=torch.int64)
@@ -220,7 +238,7 @@ def ask(
     if not prompts:
         raise UserError("there are no prompts", hint="give a Prompt, or a list with one for each object")
     for prompt in prompts:
-        check(prompt, embedding.size)
+        check(prompt, embedding.picture)
     logits: list[Tensor] = []
     scores: list[Tensor] = []
     chosen: list[Tensor] = []
@@ -274,13 +292,21 @@ def predict_prompts(model: Any, image: Any, prompts: Prompt | Sequence[Prompt] |
 
 def coarse(masks: Bool[Tensor, "n h w"], embedding: Embedding) -> Float[Tensor, "n 1 h4 w4"]:
     """Masks that a person drew, as logits on the grid that masks are predicted on; padding is sure to be outside."""
+    return on_grid(torch.where(masks, SURE, -SURE), embedding)
+
+
+def on_grid(logits: Float[Tensor, "n h w"], embedding: Embedding) -> Float[Tensor, "n 1 h4 w4"]:
+    """Logits of the pixels of a picture, on the grid that masks are predicted on."""
     (height, width), (rows, columns) = embedding.mask_size, embedding.input_size
+    if embedding.whole is not None:
+        (x, y), (h, w) = embedding.corner, embedding.size
+        logits = logits[:, y : y + h, x : x + w]
     inside = [
         round(n * side / whole)
         for n, side, whole in zip(embedding.covered, (height, width), (rows, columns), strict=True)
     ]
-    small = F.interpolate(masks[:, None].float(), [max(1, n) for n in inside], mode="bilinear", antialias=True)
-    return F.pad(2 * SURE * small - SURE, (0, width - small.shape[3], 0, height - small.shape[2]), value=-SURE)
+    small = F.interpolate(logits[:, None], [max(1, n) for n in inside], mode="bilinear", antialias=True)
+    return F.pad(small, (0, width - small.shape[3], 0, height - small.shape[2]), value=-SURE)
 
 
 def check(prompt: Prompt, size: tuple[int, int]) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+CELL = 4  # pixels
 
 
 def random_clicks(
@@ -25,6 +28,43 @@ def random_clicks(
     labels = truth.flatten(1).gather(1, place[:, None]).long()
     width = truth.shape[2]
     return torch.stack([place % width, place // width], -1)[:, None].float(), labels
+
+
+def central_clicks(
+    truth: Bool[Tensor, "n h w"],
+    found: Bool[Tensor, "n h w"] | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Float[Tensor, "n 1 2"], Int64[Tensor, "n 1"]]:
+    """As `random_clicks`, but where a careful person clicks: in the middle of the object, or of the largest mistake.
+
+    The middle is the pixel farthest from where nothing is wrong, as `masklet.ops.clicks` finds it, here to 4 pixels and
+    by the larger of rows and columns, for all objects at once. Where nothing is that large the click is random.
+    """
+    wanted = truth if found is None else truth ^ found
+    missed = F.avg_pool2d((wanted & truth).float()[:, None], CELL, ceil_mode=True)
+    extra = F.avg_pool2d((wanted & ~truth).float()[:, None], CELL, ceil_mode=True)
+    depth = torch.cat([_depth(missed > 0.99), _depth(extra > 0.99)], 1)  # n 2 h4 w4
+    points, labels = random_clicks(truth, found, generator)
+    lots = torch.rand(depth.shape, generator=generator, device=truth.device).mul_(0.9)  # among equals
+    best = (depth + lots * (depth > 0)).flatten(1).argmax(1)
+    n, (rows, columns) = len(truth), depth.shape[2:]
+    kind, cell = best // (rows * columns), best % (rows * columns)
+    y, x = cell // columns * CELL + CELL // 2, cell % columns * CELL + CELL // 2
+    middle = torch.stack([x.clamp(max=truth.shape[2] - 1), y.clamp(max=truth.shape[1] - 1)], -1)[:, None].float()
+    large = depth.flatten(1).amax(1)[:, None] > 0
+    return torch.where(large[..., None], middle, points), torch.where(large, (1 - kind).view(n, 1), labels)
+
+
+def _depth(inside: Bool[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h w"]:
+    """How many cells it is to the outside, 1 at the rim; at most 32. Beyond the picture is outside."""
+    depth = inside.float()
+    left = depth
+    for _ in range(31):
+        left = 1 - F.max_pool2d(F.pad(1 - left, (1, 1, 1, 1), value=1.0), 3, 1)
+        if not left.any():
+            break
+        depth = depth + left
+    return depth
 
 
 def random_boxes(

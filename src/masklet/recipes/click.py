@@ -80,7 +80,15 @@ STAGES: Mapping[str, PromptableRecipe] = MappingProxyType(
     {
         "small": SMALL,
         "large": replace(
-            SMALL, options={**OPTIONS, "weights": None, "side": 384}, epochs=12, steps=100, images=6, clips=2, lr=6e-4
+            SMALL,
+            data={**DATA, "camvid:camvid": 2.0, "flood:flood_area": 1.2},
+            options={**OPTIONS, "weights": None, "side": 384},
+            epochs=14,
+            images=6,
+            clips=2,
+            boxes=0.35,
+            central=0.6,
+            lr=6e-4,
         ),
     }
 )

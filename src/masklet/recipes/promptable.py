@@ -70,6 +70,7 @@ class PromptableRecipe:
     prompted: int = 2  # most frames with a first prompt
     corrected: int = 2  # most frames that are corrected
     rounds: int = 7  # clicks of a correction
+    central: float = 0.0  # probability that clicks fall where evaluations click, and not at random
     optimizer: str = "adamw"
     lr: float = 1e-3
     lr_factors: Mapping[str, float] = field(default_factory=dict)  # regex on parameter names -> factor; 0 freezes
@@ -118,7 +119,7 @@ class PromptableRecipe:
 
     @property
     def prompting(self) -> Prompting:
-        return Prompting(self.points, self.boxes, self.prompted, self.corrected, self.rounds)
+        return Prompting(self.points, self.boxes, self.prompted, self.corrected, self.rounds, central=self.central)
 
 
 @dataclass(frozen=True)
