@@ -78,8 +78,8 @@ def test_windows_by_hand() -> None:
     assert zoom.window(found((50, 30, 50, 30)), click(60, 40)) is None  # nothing was found
     wide = replace(click(60, 40), points=torch.tensor([[60.0, 40.0], [100.0, 40.0]]), point_labels=torch.tensor([1, 0]))
     assert zoom.window(found((50, 30, 70, 50)), wide) == (20, 15, 120, 65)  # a click beside the object is shown too
-    boxed = Prompt(boxes=torch.tensor([[40.0, 20.0, 80.0, 60.0]]))
-    assert zoom.window(found((50, 30, 50, 30)), boxed) == (20, 0, 100, 80)
+    boxed = Prompt(boxes=torch.tensor([[50.0, 30.0, 70.0, 50.0]]))
+    assert zoom.window(found((50, 30, 50, 30)), boxed) == (40, 20, 80, 60)
 
 
 def test_a_window_stays_while_it_fits() -> None:
