@@ -81,24 +81,35 @@ def test_a_table_in_markdown():
     assert lines[2] == "| a | 1 | .250 | .500 | .500 | 1.000 | 1.000 | 1.000 |"
     assert lines[3].startswith("| **mean of the data sets** | 1 | .250 |")
     assert lines[6:] == ["| J&F from | dog | mean |", "| --- | --: | --: |", "| mask | .750 | .750 |"]
-    beside = Scores({"a": [Outcome("a", (0.1,))]}, {"a": [Outcome("a", (0.2,))]})
+    beside = Scores({"a": [Outcome("a", (0.1,))]}, {"a": [Outcome("a", (0.2,))]}).rows()
     assert table(scores, beside).splitlines()[2].endswith("| 1.000 | 1 | .100 | .100 | .100 | .200 |")
 
 
 def test_the_command_measures_models_videos_and_grabcut(checkpoint, data, tmp_path, capsys):
     out = tmp_path / "scores.json"
-    words = ["--model", checkpoint, "--data-root", data, "--sets", "nuclei,davis", "--each", 1, "--grabcut", 1]
-    assert main([*map(str, words), "--out", str(out)]) == 0
+    words = [*map(str, ("--data-root", data, "--sets", "nuclei,davis", "--each", 1))]
+    assert main(["--model", "grabcut", *words, "--out", str(tmp_path / "cut.json")]) == 0
+    cut = json.loads((tmp_path / "cut.json").read_text())
+    assert cut["scores"]["nuclei"]["box"] > 0.9  # plain colours
+    assert cut["scores"]["nuclei"]["pearson_all"] is None  # it predicts nothing
+    assert cut["videos"] == {}
+    capsys.readouterr()
+    words += ["--model", str(checkpoint)]
+    assert main([*words, "--beside", str(tmp_path / "cut.json"), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
+    assert "| GrabCut on |" in printed
     assert "| nuclei | 3 |" in printed
     assert "| davis | 1 |" in printed  # one of three frames
     assert "| J&F from | dog | mean |" in printed
     found = json.loads(out.read_text())
-    assert found["grabcut"]["nuclei"]["box"] > 0.9  # plain colours
     assert 0 <= found["scores"]["overall"]["iou@5"] <= 1
     assert set(found["videos"]) == {"mask/jf", "mask/jf/dog", "3 clicks/jf", "3 clicks/jf/dog"}
     assert main(["--model", str(checkpoint), "--data-root", str(data), "--sets", "cars"]) == 2
     said = "error: there is no data set 'cars'; choose from davis, pets, nuclei, flood, camvid\n"
+    assert capsys.readouterr().err == said
+    (tmp_path / "cut.json").write_text(json.dumps({"scores": {"nuclei": {}}}))
+    assert main([*words, "--beside", str(tmp_path / "cut.json")]) == 2
+    said = f"error: {tmp_path / 'cut.json'} has no 'davis'; measure it with --sets nuclei,davis\n"
     assert capsys.readouterr().err == said
 
 

@@ -23,6 +23,7 @@ from masklet.data.davis import list_mask_videos
 from masklet.data.framing import evenly
 from masklet.data.sources import open_source
 from masklet.data.videos import Videos
+from masklet.inference.asked import GRABCUT
 from masklet.inference.cutting import Cutter
 from masklet.inference.evaluate_clicks import Outcome, outcomes
 from masklet.inference.evaluate_vos import measure_vos
@@ -46,6 +47,7 @@ SETS: Mapping[str, tuple[str, int]] = MappingProxyType(  # data, and every how m
 RECORDED = "davis2016_osvos_predictions/osvos"  # masks of a network that is fine-tuned on every first frame
 
 Progress = Callable[[str, int, int], None]
+Rows = Mapping[str, Mapping[str, float]]
 
 
 @dataclass
@@ -146,19 +148,18 @@ def recorded(root: Path) -> dict[str, float]:
     return {f"osvos/{key}": value for key, value in score.compute().items() if key.startswith("jf")}
 
 
-def table(scores: Scores, baseline: Scores | None = None) -> str:
-    """Everything in Markdown; `baseline` is GrabCut on some of the same objects."""
+def table(scores: Scores, beside: Rows | None = None) -> str:
+    """Everything in Markdown; `beside` are the rows of GrabCut on some of the same objects."""
     heads = [*(f"{k} click{'s'[: k - 1]}" for k in SHOWN), "box"]
     keys = [*(f"iou@{k}" for k in SHOWN), "box"]
     top = ["data set", "objects", *heads, "Pearson", "Spearman"]
-    cuts = {} if baseline is None or not baseline.clicks else baseline.rows()
-    if cuts:
+    if beside:
         top += ["GrabCut on", *heads]
     lines = [top, ["---", *("--:" for _ in top[1:])]]
     for name, row in scores.rows().items():
         cells = [f"{row['objects']:.0f}", *(_short(row[key]) for key in (*keys, "pearson_all", "spearman_all"))]
-        if cuts:
-            cells += [f"{cuts[name]['objects']:.0f}", *(_short(cuts[name][key]) for key in keys)]
+        if beside:
+            cells += [f"{beside[name]['objects']:.0f}", *(_short(beside[name][key]) for key in keys)]
         lines.append([{"overall": "**mean of the data sets**", "objects": "all objects"}.get(name, name), *cells])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return text + ("\n\n" + _videos(scores.videos) if scores.videos else "")
@@ -205,13 +206,17 @@ def _told(progress: Progress, what: str) -> Callable[[int, int], None]:
     return lambda done, total: progress(what, done, total)
 
 
-def _plain(scores: Scores) -> dict[str, Any]:
+def _plain(rows: Rows) -> dict[str, dict[str, float | None]]:
     """As JSON has it, without NaN."""
-    rows = scores.rows()
-    return {
-        "scores": {n: {k: None if np.isnan(v) else v for k, v in row.items()} for n, row in rows.items()},
-        "videos": scores.videos,
-    }
+    return {name: {key: None if np.isnan(v) else v for key, v in row.items()} for name, row in rows.items()}
+
+
+def _read(path: Path, names: Sequence[str]) -> Rows:
+    """The rows of a file that this command wrote; it must know the same data sets."""
+    rows = json.loads(path.read_text(encoding="utf-8"))["scores"]
+    if missing := [name for name in names if name not in rows]:
+        raise UserError(f"{path} has no {missing[0]!r}", hint=f"measure it with --sets {','.join(names)}")
+    return {n: {k: float("nan") if v is None else v for k, v in row.items()} for n, row in rows.items()}
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -219,12 +224,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m masklet.recipes.click_scores", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--model", default="click", help="bundled name or checkpoint of a promptable model")
+    parser.add_argument("--model", default="click", help="bundled name or checkpoint of a promptable model, or grabcut")
     parser.add_argument("--data-root", type=Path, required=True, help=f"folder of {', '.join(SETS)}")
     parser.add_argument("--sets", default=",".join(SETS), help="some of these, with commas")
     parser.add_argument("--pictures", type=int, help="at most so many pictures of a data set")
     parser.add_argument("--each", type=int, default=10, help="at most so many objects of a picture; 0: all")
-    parser.add_argument("--grabcut", type=int, default=0, help="GrabCut on one object of so many pictures of each set")
+    parser.add_argument("--beside", type=Path, help="file that --model grabcut --out FILE wrote, for comparison")
     parser.add_argument("--no-videos", action="store_true", help="follow nothing through the sequences")
     parser.add_argument("--out", type=Path, help="write all numbers to this JSON file")
     given = parser.parse_args(words)
@@ -235,22 +240,18 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f"\r{what}: {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
     try:
-        model = load(given.model)
-        of_each = given.each or None
-        scores = measure(model, given.data_root, names, given.pictures, of_each, not given.no_videos, progress)
+        model = Cutter() if given.model == GRABCUT else load(given.model)
+        of_each, videos = given.each or None, not given.no_videos and given.model != GRABCUT
+        beside = None if given.beside is None else _read(given.beside, names)
+        scores = measure(model, given.data_root, names, given.pictures, of_each, videos, progress)
         if scores.videos:
             scores.videos |= recorded(given.data_root)
-        baseline = Scores()
-        for name in names if given.grabcut else ():
-            found = outcomes_of(Cutter(), given.data_root, name, given.grabcut, 1, progress)
-            baseline.clicks[name], baseline.boxes[name] = found
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(table(scores, baseline))
+    print(table(scores, beside))
     if given.out is not None:
-        plain = {"model": given.model, **_plain(scores)}
-        plain |= {"grabcut": _plain(baseline)["scores"]} if baseline.clicks else {}
+        plain = {"model": given.model, "scores": _plain(scores.rows()), "videos": scores.videos}
         given.out.write_text(json.dumps(plain, indent=1) + "\n")
     return 0
 
