@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from command_line import answer, mistake, run
+from masklet.inference import zoom
+from masklet.inference.click import ClickSession
 from masklet.models import build
 from masklet.structures import Classes
 from masklet.weights import save_checkpoint
@@ -64,6 +66,24 @@ def test_prompts_need_no_model(photo: Path, tmp_path: Path, words: list[str]) ->
     found, want = (json.loads((tmp_path / out / "coco.json").read_text()) for out in ("out", "named"))
     assert found == want
     assert len(found["annotations"]) == 1
+
+
+def test_small_things_are_looked_at_closer(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a session of clicks does; `masklet.inference.zoom` decides what is small."""
+    seen = []
+
+    def answer_and_note(*words: Any, **options: Any) -> Any:
+        seen.append(options["zoom"])
+        return zoom.answer(*words, **options)
+
+    monkeypatch.setattr("masklet.inference.asked.answer", answer_and_note)
+    words = ("--box", "10,5,42,36", "--point", "3,3:other", "--precision", "fp32", "--formats", "coco,json")
+    answer("predict", photo, *words, "--out", tmp_path / "out")
+    assert seen == [zoom.Zoom()] * 2
+    box, other = json.loads((tmp_path / "out" / "coco.json").read_text())["annotations"]
+    session = ClickSession("click", photo)
+    assert box["area"] == pytest.approx(int(session.box(10, 5, 42, 36).sum()), abs=3)
+    assert other["area"] == pytest.approx(int(session.click(3, 3, thing="other").sum()), abs=3)
 
 
 def test_sharpening_moves_the_border_only(photo: Path, tmp_path: Path) -> None:

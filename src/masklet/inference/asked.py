@@ -13,9 +13,10 @@ from jaxtyping import Bool, Integer
 from torch import Tensor, nn
 
 from masklet.data.images import as_batch, read_labels
-from masklet.inference.click import look, promptable
+from masklet.inference.click import look, one_picture, promptable
 from masklet.inference.cutting import Cutter, cut_out, read_scribble, refine
 from masklet.inference.everything import Everything, everything
+from masklet.inference.zoom import Zoom, answer, zoom_of
 from masklet.models.prompting import ask, check
 from masklet.structures import Classes, Instances, Masks, Prompt
 from masklet.structures.errors import UserError
@@ -57,6 +58,7 @@ class Asked(nn.Module):
     """`predict` of a picture gives the things that were said, one object each, or without any all objects there are.
 
     `model` is a promptable model, or None for GrabCut. `sharpen` draws the borders of masks anew where colours change.
+    With `zoom` a model looks closer at what is small (None: as suits the model).
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Asked(nn.Module):
         settings: Everything | None = None,
         sharpen: bool = False,
         name: str = "",
+        zoom: Zoom | bool | None = None,
     ) -> None:
         super().__init__()
         if model is None:
@@ -74,6 +77,7 @@ class Asked(nn.Module):
         else:
             promptable(model)
         self.model, self.things, self.settings, self.sharpen = model, tuple(things), settings, sharpen
+        self.zoom = None if model is None else zoom_of(model, zoom)
         known = Classes(("object",)) if model is None else model.classes
         named = tuple(dict.fromkeys(thing.name or known.names[0] for thing in things))
         self.classes = Classes(named) if named else known
@@ -102,9 +106,18 @@ class Asked(nn.Module):
         prompts = [prompt for prompt in asked if prompt is not None]
         for prompt in prompts:
             check(prompt, size)  # before the picture is looked at, which takes a while
-        found = ask(self.model, look(self.model, image), prompts).instances(self.model.classes)
-        assert found.masks is not None
-        return Instances.from_masks(found.masks, labels, self.classes, found.scores)
+        picture = one_picture(image)
+        embedding = look(self.model, picture)
+        if self.zoom is None:
+            found = [ask(self.model, embedding, prompts)]
+        else:
+            found = [answer(self.model, picture, embedding, prompt, zoom=self.zoom) for prompt in prompts]
+        masks, scores = list[Any](), list[Tensor]()
+        for answers in found:
+            own = answers.instances(self.model.classes)
+            assert own.masks is not None
+            masks, scores = [*masks, *own.masks.items], [*scores, own.scores]
+        return Instances.from_masks(Masks(*size, tuple(masks)), labels, self.classes, torch.cat(scores))
 
     def _sharpened(self, image: Any, found: Instances) -> Instances:
         if found.masks is None or not len(found):
