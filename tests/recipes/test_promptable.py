@@ -67,6 +67,15 @@ def test_sources_with_options(tmp_path: Path) -> None:
         _share(f"davis:{tmp_path}?withot=dog", "train")
 
 
+def test_data_in_one_text() -> None:
+    found = PromptableRecipe.from_dict({"data": "davis:D?split=all&without=dog,libby * 1.6 + coco:c"})
+    assert found.data == {"davis:D?split=all&without=dog,libby": 1.6, "coco:c": 1.0}
+    assert found.override(["lr=3e-4"]).lr == 3e-4
+    message = """the weight of pets:p is 'much'; write "davis:DAVIS * 1.6 + pets:pets\""""
+    with pytest.raises(UserError, match="^" + re.escape(message) + "$"):
+        PromptableRecipe.from_dict({"data": "pets:p * much"})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -24,7 +24,10 @@ def train(
         list[str] | None,
         typer.Argument(help="Settings of recipe and model as key=value: lr=3e-4 'crop=[256,256]' backbone=resnet18"),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="What to train on, as kind:path.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="What to train on, as kind:path; for promptable systems 'davis:DAVIS * 1.6 + pets:pets'."),
+    ] = None,
     val_data: Annotated[str | None, typer.Option(help="What to validate on; its val split if left out.")] = None,
     model: Annotated[str | None, typer.Option(help="The system to train (see masklet models).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
@@ -39,9 +42,11 @@ def train(
 
     Writes best.safetensors (for --model), last.safetensors (for --resume), history.csv and curves into --out. Settings
     and their defaults: masklet.recipes.semantic.SemanticRecipe; masklet.recipes.instances.InstanceRecipe for systems
-    that find objects. Several processes: torchrun -m masklet.cli train ...
+    that find objects, masklet.recipes.promptable.PromptableRecipe for those that take prompts. Several processes:
+    torchrun -m masklet.cli train ...
     """
     from masklet.models import options as options_of
+    from masklet.recipes.promptable import PromptableRecipe, mixed
     from masklet.structures.errors import UserError
 
     words = settings or []
@@ -50,6 +55,8 @@ def train(
     given = {key: value for key, value in named.items() if value is not None}
     if not start.get("data") and data is None:
         raise UserError("train needs --data", hint="for example --data folder:photos; see masklet train --help")
+    if kind is PromptableRecipe and data is not None and val_data is None:
+        given["val_data"] = next(iter(mixed(data)))
     base = kind.from_dict({**start, **given})
     system = next((word.removeprefix("model=") for word in words if word.startswith("model=")), base.model)
     plan = base.override(gather(words, {f.name for f in fields(base)}, options_of(system), base.options))
@@ -64,8 +71,8 @@ def train(
     return Report(
         "train",
         model=plan.model,
-        data=plan.data,
-        split=plan.split,
+        data=plan.data if isinstance(plan.data, str) else " + ".join(plan.data),
+        split=getattr(plan, "split", "train"),
         metrics=result.scores,
         files=files,
         more={"epochs": result.epochs, "finished": result.finished},
@@ -78,7 +85,7 @@ def _way(
 ) -> tuple[Any, Any, dict[str, Any]]:
     """The kind of recipe and what carries it out, by the tasks of its model; and the values that it starts from."""
     from masklet.models import MODELS
-    from masklet.recipes import instances, semantic
+    from masklet.recipes import instances, promptable, semantic
 
     if recipe is None and resume and (out / "recipe.json").exists():
         recipe = str(out / "recipe.json")
@@ -89,6 +96,8 @@ def _way(
     system = MODELS.get(named[0] if named else str(model or start.get("model", "")))
     if system is not None and set(system.tasks) & set(instances.TASKS):
         return instances.InstanceRecipe, instances.run, start
+    if system is not None and promptable.TASK in system.tasks:
+        return promptable.PromptableRecipe, promptable.run, start
     return semantic.SemanticRecipe, semantic.run, start
 
 

@@ -36,7 +36,7 @@ class Zoom:
     """
 
     around: float = 1.7
-    least: int = 32
+    least: int = 96
     worth: float = 0.7
 
     def window(self, answers: Answers, prompt: Prompt) -> Window | None:
@@ -79,7 +79,8 @@ def answer(
 ) -> Answers:
     """The answer to all that was said of one object, starting from the `last` one, and looking closer with `zoom`.
 
-    `whole` is the embedding of the `image`.
+    `whole` is the embedding of the `image`. What a first click or box means may be seen better from afar: of the first
+    two answers the one with the higher predicted IoU is taken. Later ones are always answered from the window.
     """
     embedding, previous = whole, None
     if last is not None:
@@ -91,7 +92,10 @@ def answer(
     if window is None:
         return answers
     closer = looked_at(model, image, window)
-    return ask(model, closer, prompt, None if last is None else recast(answers, closer))
+    if last is not None:
+        return ask(model, closer, prompt, recast(answers, closer))
+    found = ask(model, closer, prompt)
+    return found if float(found.score[0]) > float(answers.score[0]) else answers
 
 
 def looked_at(model: Any, image: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"], window: Window) -> Embedding:

@@ -83,7 +83,7 @@ STAGES: Mapping[str, PromptableRecipe] = MappingProxyType(
             SMALL,
             data={**DATA, "camvid:camvid": 2.0, "flood:flood_area": 1.2},
             options={**OPTIONS, "weights": None, "side": 384},
-            epochs=14,
+            epochs=12,
             images=6,
             clips=2,
             boxes=0.35,

@@ -35,7 +35,9 @@ from masklet.train.loop import Training
 from masklet.train.optim import OPTIMIZERS
 from masklet.train.schedule import SCHEDULES
 
-__all__ = ["ClipFeed", "PromptableRecipe", "prepare", "run"]
+__all__ = ["TASK", "ClipFeed", "PromptableRecipe", "mixed", "prepare", "run"]
+
+TASK = "promptable"  # of the systems that this recipe is for
 
 DRAWN = "moving"  # the name of drawn clips in a recipe's data
 
@@ -116,6 +118,16 @@ class PromptableRecipe:
             ("precision", ("auto", "fp32", "bf16")),
         ]
         plans.check(self, checks, choices)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PromptableRecipe:
+        """A recipe from plain values, as in a JSON file; data may be one text (see `mixed`)."""
+        data = values.get("data")
+        return plans.from_dict(cls, {**values, "data": mixed(data)} if isinstance(data, str) else values)
+
+    def override(self, words: Sequence[str]) -> PromptableRecipe:
+        """This recipe with `key=value` words applied; values are JSON, or plain text where they are not."""
+        return plans.override(self, words)
 
     @property
     def prompting(self) -> Prompting:
@@ -210,6 +222,20 @@ def prepare(recipe: PromptableRecipe, crew: Team) -> Training:
         source, recipe.images, recipe.clips, recipe.frames, recipe.steps, recipe.seed + crew.rank, recipe.workers
     )
     return assemble(recipe, model, PromptableStep(model, recipe.prompting), feed, recipe.warm_up_steps, crew)
+
+
+def mixed(text: str) -> dict[str, float]:
+    """Data and their weights from one text: "davis:DAVIS * 1.6 + pets:pets"."""
+    out = {}
+    for part in text.split(" + "):
+        source, star, weight = part.rpartition(" * ")
+        try:
+            out[(source if star else part).strip()] = float(weight) if star else 1.0
+        except ValueError:
+            raise UserError(
+                f"the weight of {source} is {weight!r}", hint='write "davis:DAVIS * 1.6 + pets:pets"'
+            ) from None
+    return out
 
 
 def clips_of(recipe: PromptableRecipe, side: int) -> Clips:
