@@ -62,6 +62,7 @@ class PromptEncoder(nn.Module):
         self.padding = nn.Parameter(torch.randn(1, channels))
         self.no_mask = nn.Parameter(torch.randn(1, channels))
         quarter = mask_channels // 4
+        last = nn.Conv2d(mask_channels, channels, 1)
         self.masks = nn.Sequential(
             nn.Conv2d(6 if drawn else 1, quarter, 2, 2),
             LayerNorm2d(quarter),
@@ -69,10 +70,10 @@ class PromptEncoder(nn.Module):
             nn.Conv2d(quarter, mask_channels, 2, 2),
             LayerNorm2d(mask_channels),
             nn.GELU(),
-            nn.Conv2d(mask_channels, channels, 1),
+            last,
         )
         if drawn:  # spots are small and must be heard beside the image
-            nn.init.normal_(self.masks[-1].weight, std=(8 / mask_channels) ** 0.5)
+            nn.init.normal_(last.weight, std=(8 / mask_channels) ** 0.5)
 
     def forward(
         self, points: Float[Tensor, "n p 2"], labels: Int64[Tensor, "n p"], size: tuple[int, int]
@@ -128,8 +129,8 @@ def drawings(
     columns, rows = (torch.arange(n, device=places.device) + 0.5 for n in reversed(size))
     x, y = places.unsqueeze(-1).unbind(2)
     planes = []
-    for wide in (radius, WIDER * radius):
-        across, down = (torch.exp(-(distance**2) / (2 * wide**2)) for distance in (columns - x, rows - y))
+    for spread in (radius, WIDER * radius):
+        across, down = (torch.exp(-(distance**2) / (2 * spread**2)) for distance in (columns - x, rows - y))
         for kind in (POSITIVE, NEGATIVE):
             these = (labels == kind).to(across)[..., None]
             planes.append(((down * these).transpose(1, 2) @ across).clamp(max=1))  # sums of products of bells
