@@ -7,6 +7,7 @@ maps and at the pointers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +15,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from masklet.parts.blockwise import PIECE, Linear, attention, averaged, blockwise, in_pieces, product, products
 from masklet.parts.conv import DepthwiseConv2d
 from masklet.parts.norm import LayerNorm2d
 from masklet.parts.positions import rotary_angles, sine_grid
 
-CHUNK = 256  # queries that meet all keys at once: their scores stay in the cache
+KEYS = 1024  # made at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +48,20 @@ class Recalled:
         return self.values() + positions
 
 
-def turned(x: Float[Tensor, "*shape s c"], angles: Float[Tensor, "s c2"]) -> Float[Tensor, "*shape s c"]:
-    """Channels (0, 1), (2, 3), ... turned as points in a plane: rotary positions without complex numbers."""
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+Turns = Sequence[Tensor]  # cosines and sines of the angles of s places, (s, e / 2) each
+
+
+def turns(angles: Float[Tensor, "s e2"], maps: int = 1, tokens: int | None = None) -> Turns:
+    """Those of the pixels of `maps` maps, one after the other, and of what follows up to `tokens`: it has no place."""
+    angles = angles.repeat(maps, 1)
+    angles = angles if tokens is None else F.pad(angles, (0, 0, 0, tokens - len(angles)))
+    return angles.cos(), angles.sin()
+
+
+def turned(x: Float[Tensor, "*shape s e"], places: Turns) -> Float[Tensor, "*shape s e"]:
+    """Channels i and i + e / 2 turned as points in a plane: rotary positions without complex numbers."""
+    (cos, sin), (a, b) = places, x.chunk(2, -1)
+    return torch.cat([torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(a * sin, b, cos)], -1)
 
 
 class RotaryAttention(nn.Module):
@@ -70,64 +81,78 @@ class RotaryAttention(nn.Module):
         super().__init__()
         narrow = channels if memory_channels is None else memory_channels
         self.heads, self.dropout, self.rotary = heads, dropout, rotary
-        self.q, self.out = nn.Linear(channels, channels), nn.Linear(channels, channels)
-        self.k, self.v = nn.Linear(narrow, channels), nn.Linear(narrow, channels)
+        self.q, self.out = Linear(channels, channels), Linear(channels, channels)
+        self.k, self.v = Linear(narrow, channels), Linear(narrow, channels)
 
     def split(self, x: Float[Tensor, "n s d"]) -> Float[Tensor, "n heads s e"]:
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
-    def placed(
-        self, x: Float[Tensor, "n heads t e"], angles: Float[Tensor, "s e2"], maps: int
-    ) -> Float[Tensor, "n heads t e"]:
-        """The pixels of the first `maps` maps turned by their place; pointers, which follow, have none."""
+    def comparing(self, linear: nn.Linear) -> tuple[Float[Tensor, "d c"], Float[Tensor, " d"]]:
+        """The weight and the bias that make queries or keys.
+
+        Published weights turn channels 0 and 1, 2 and 3, ... of a head together. Here the even ones come first, in
+        queries and keys alike, which their products do not see: what is turned is then read in a row.
+        """
         if not self.rotary:
-            return x
-        s = len(angles)
-        on_maps = turned(x[:, :, : maps * s].unflatten(2, (maps, s)), angles).flatten(2, 3)
-        return on_maps if maps * s == x.shape[2] else torch.cat([on_maps, x[:, :, maps * s :]], 2)
+            return linear.weight, linear.bias
+        weight, bias = linear.weight.unflatten(0, (self.heads, -1, 2)), linear.bias.view(self.heads, -1, 2)
+        return weight.transpose(1, 2).flatten(0, 2), bias.transpose(1, 2).flatten()
+
+    def placed(
+        self, x: Float[Tensor, "n s c"], weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"], places: Turns
+    ) -> Float[Tensor, "n heads s e"]:
+        """Queries or keys, turned by their place."""
+        made = self.split(product(x, weight, bias))
+        return turned(made, places) if self.rotary else made
 
     def forward(
         self,
         q: Float[Tensor, "n s c"],
         k: Float[Tensor, "n t cm"],
         v: Float[Tensor, "n t cm"],
-        angles: Float[Tensor, "s e2"],
-        maps: int = 1,
+        asking: Turns,
+        asked: Turns,
     ) -> Float[Tensor, "n s c"]:
-        """Keys and values are the pixels of `maps` maps, one after the other, and then pointers."""
-        queries = self.placed(self.split(self.q(q)), angles, 1)
-        keys = self.placed(self.split(self.k(k)), angles, maps)
-        if self.v.in_features < self.v.out_features and not torch.is_grad_enabled() and q.device.type == "cpu":
-            return self._with_narrow_values(queries, keys, v)
+        """`asking` and `asked` are the places of queries and of keys."""
+        if self.v.in_features < self.v.out_features and blockwise(q):
+            return self._with_narrow_values(q, k, v, asking, asked)
+        queries = self.placed(q, *self.comparing(self.q), asking)
+        keys = self.placed(k, *self.comparing(self.k), asked)
+        values = self.split(self.v(v))
         drop = self.dropout if self.training else 0.0
-        found = F.scaled_dot_product_attention(queries, keys, self.split(self.v(v)), dropout_p=drop)
+        if drop:
+            found = F.scaled_dot_product_attention(queries, keys, values, dropout_p=drop)
+        else:
+            found = attention(queries, keys, values)
         return self.out(found.transpose(1, 2).flatten(2))
 
     def _with_narrow_values(
-        self, queries: Float[Tensor, "n heads s e"], keys: Float[Tensor, "n heads t e"], v: Float[Tensor, "n t cm"]
+        self,
+        q: Float[Tensor, "n s c"],
+        k: Float[Tensor, "n t cm"],
+        v: Float[Tensor, "n t cm"],
+        asking: Turns,
+        asked: Turns,
     ) -> Float[Tensor, "n s c"]:
         """The values are averaged as they come, and the average goes through both projections at once.
 
         A weighted mean of W v is W times the mean of v; attention then reads 64 channels where it would read 256.
         """
-        e = queries.shape[-1]
-        mix = self.out.weight.unflatten(1, (self.heads, e)).movedim(1, 0) @ self.v.weight.unflatten(0, (self.heads, e))
-        bias = self.out.weight @ self.v.bias + self.out.bias
-        out = bias.to(v.dtype).expand(len(v), queries.shape[2], -1).clone()
-        for i in range(len(v)):
-            for head in range(self.heads):
-                mean = averaged(queries[i, head] * e**-0.5, keys[i, head], v[i])
-                out[i].addmm_(mean.to(out.dtype), mix[head].T.to(out.dtype))
+        dtype, e = products(q), self.q.out_features // self.heads
+        with torch.autocast("cpu", enabled=False):
+            mix = self.out.weight.unflatten(1, (self.heads, e)).transpose(0, 1)
+            mix = mix @ self.v.weight.unflatten(0, (self.heads, e))
+            bias = self.out.weight @ self.v.bias + self.out.bias
+            queries = self.placed(q, *self.comparing(self.q), asking).to(dtype)
+            weights = self.comparing(self.k)
+            out = bias.expand(*q.shape[:2], -1).clone()
+            for i in range(len(q)):
+                pieces = zip(*(x.split(KEYS) for x in (k[i], *asked)), strict=True)
+                keys = torch.cat([self.placed(piece[None], *weights, at)[0] for piece, *at in pieces], 1)
+                for head in range(self.heads):
+                    mean = averaged(queries[i, head], keys[head], v[i], e**-0.5)
+                    out[i].addmm_(mean.to(out.dtype), mix[head].T)
         return out
-
-
-def averaged(q: Float[Tensor, "s e"], k: Float[Tensor, "t e"], v: Float[Tensor, "t c"]) -> Float[Tensor, "s c"]:
-    """softmax(q k^T) v, a few queries at a time: the scores of all pairs are never held together."""
-    out, turned_keys = v.new_empty(len(q), v.shape[1]), k.T
-    for start in range(0, len(q), CHUNK):
-        scores = q[start : start + CHUNK] @ turned_keys
-        out[start : start + CHUNK] = scores.softmax(1) @ v
-    return out
 
 
 class MemoryLayer(nn.Module):
@@ -141,7 +166,7 @@ class MemoryLayer(nn.Module):
         self.norm1 = None if own is None else nn.LayerNorm(channels)
         self.norm2 = None if memory is None else nn.LayerNorm(channels)
         self.norm3 = nn.LayerNorm(channels)
-        self.linear1, self.linear2 = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        self.linear1, self.linear2 = Linear(channels, hidden), Linear(hidden, channels)
         self.drop = nn.Dropout(dropout)
 
     def forward(
@@ -149,14 +174,17 @@ class MemoryLayer(nn.Module):
         x: Float[Tensor, "n s c"],
         keys: Float[Tensor, "n t cm"],
         values: Float[Tensor, "n t cm"],
-        angles: Float[Tensor, "s e2"],
-        maps: int,
+        here: Turns,
+        there: Turns,
     ) -> Float[Tensor, "n s c"]:
         if self.own is not None and self.norm1 is not None:
             normed = self.norm1(x)
-            x = x + self.drop(self.own(normed, normed, normed, angles))
+            x = x + self.drop(self.own(normed, normed, normed, here, here))
         if self.memory is not None and self.norm2 is not None:
-            x = x + self.drop(self.memory(self.norm2(x), keys, values, angles, maps))
+            x = x + self.drop(self.memory(self.norm2(x), keys, values, here, there))
+        return in_pieces(self.widened, x, max(1, PIECE // (len(x) * self.linear1.out_features)))
+
+    def widened(self, x: Float[Tensor, "n s c"]) -> Float[Tensor, "n s c"]:
         return x + self.drop(self.linear2(self.drop(self.linear1(self.norm3(x)).relu())))
 
 
@@ -199,8 +227,9 @@ class MemoryAttention(nn.Module):
         x = (features + 0.1 * positions).flatten(2).transpose(1, 2)
         keys, values = recalled.keys(), recalled.values()
         angles = rotary_angles(*size, self.head_channels, x.device)
+        here, there = turns(angles), turns(angles, recalled.maps.shape[1], recalled.tokens)
         for layer in self.layers:
-            x = layer(x, keys, values, angles, recalled.maps.shape[1])
+            x = layer(x, keys, values, here, there)
         return self.norm(x).transpose(1, 2).unflatten(2, size)
 
 
@@ -223,7 +252,7 @@ class CXBlock(nn.Module):
         super().__init__()
         self.depthwise = DepthwiseConv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.linear1, self.linear2 = nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, channels)
+        self.linear1, self.linear2 = Linear(channels, 4 * channels), Linear(4 * channels, channels)
         self.gamma = nn.Parameter(torch.full((channels,), gain))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from masklet.parts.blockwise import Linear, attention, in_pieces, rows
 from masklet.parts.norm import IMAGENET
 from masklet.structures.errors import UserError
 
@@ -46,7 +47,9 @@ LARGE = HieraSize(144, 2, (2, 6, 36, 4), (23, 33, 43), windows=(8, 4, 16, 8))
 
 def halved(x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h2 w2 c"]:
     """The largest of every 2 x 2 tokens; an odd last row or column is left out."""
-    return F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    taller = torch.maximum(x[:, 0:h:2, :w], x[:, 1:h:2, :w])
+    return torch.maximum(taller[:, :, 0::2], taller[:, :, 1::2])
 
 
 def cut(x: Float[Tensor, "b h w c"], window: int) -> Float[Tensor, "bm s s c"]:
@@ -61,6 +64,12 @@ def join(x: Float[Tensor, "bm s s c"], rows: int, columns: int) -> Float[Tensor,
     side, c = x.shape[1], x.shape[3]
     parts = x.view(-1, rows, columns, side, side, c).transpose(2, 3)
     return parts.reshape(-1, rows * side, columns * side, c)
+
+
+def between(x: Float[Tensor, "1 c g g"], n: int) -> Float[Tensor, "n g"]:
+    """What n places take of g on the same line: two small products enlarge a map faster than `interpolate` does."""
+    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    return F.interpolate(eye[None, None], (n, len(eye)), mode="bicubic")[0, 0]
 
 
 class RelativePositions(nn.Module):
@@ -101,7 +110,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.window, self.pool = heads, window, pool
-        self.qkv, self.proj = nn.Linear(channels_in, 3 * channels), nn.Linear(channels, channels)
+        self.qkv, self.proj = Linear(channels_in, 3 * channels), Linear(channels, channels)
         self.positions = None if positions is None else RelativePositions(positions, channels // heads)
 
     def attend(self, qkv: Float[Tensor, "b h w c3"]) -> Float[Tensor, "b h2 w2 c"]:
@@ -111,7 +120,7 @@ class Attention(nn.Module):
         (b, h, w, c), keys = q.shape, (k.shape[1], k.shape[2])
         q, k, v = (x.reshape(b, -1, self.heads, c // self.heads).transpose(1, 2) for x in (q, k, v))
         bias = None if self.positions is None else self.positions(q, (h, w), keys)
-        out = F.scaled_dot_product_attention(q, k, v, bias)
+        out = attention(q, k, v) if bias is None else F.scaled_dot_product_attention(q, k, v, bias)
         return out.transpose(1, 2).reshape(b, h, w, c)
 
     def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h2 w2 d"]:
@@ -128,7 +137,7 @@ class Attention(nn.Module):
         out = join(self.attend(cut(qkv, window)), rows, columns)
         if self.pool:
             h, w = h // 2, w // 2
-        return self.proj(out[:, :h, :w])
+        return self.proj(out[:, :h, :w].contiguous())  # else the weight would be copied for every row of the map
 
 
 class Block(nn.Module):
@@ -141,17 +150,27 @@ class Block(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(channels_in, eps=1e-6), nn.LayerNorm(channels, eps=1e-6)
         self.attn = Attention(channels_in, channels, heads, window, pool, positions)
         self.mlp = nn.Sequential(
-            OrderedDict(fc1=nn.Linear(channels, 4 * channels), act=nn.GELU(), fc2=nn.Linear(4 * channels, channels))
+            OrderedDict(fc1=Linear(channels, 4 * channels), act=nn.GELU(), fc2=Linear(4 * channels, channels))
         )
-        self.proj = nn.Linear(channels_in, channels) if channels != channels_in else None
-        self.pool, self.drop = pool, StochasticDepth(drop, "row")
+        self.proj = Linear(channels_in, channels) if channels != channels_in else None
+        self.pool, self.widest, self.drop = pool, 4 * channels, StochasticDepth(drop, "row")
 
     def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h2 w2 d"]:
+        if self.training:
+            return self.widened(self.attended(x))
+        if not self.attn.window:
+            x = self.attended(x)
+            return in_pieces(self.widened, x, rows(x, self.widest))
+        return in_pieces(lambda part: self.widened(self.attended(part)), x, rows(x, self.widest, self.attn.window))
+
+    def attended(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h2 w2 d"]:
         normed = self.norm1(x)
         if self.proj is not None:
             x = self.proj(normed)
             x = halved(x) if self.pool else x
-        x = x + self.drop(self.attn(normed))
+        return x + self.drop(self.attn(normed))
+
+    def widened(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
         return x + self.drop(self.mlp(self.norm2(x)))
 
 
@@ -195,15 +214,17 @@ class Hiera(nn.Module):
 
     def positions(self, height: int, width: int) -> Float[Tensor, "1 h w c"]:
         """What every token of a grid knows of its place in the image and in its window."""
-        image = F.interpolate(self.pos_embed, (height, width), mode="bicubic")
-        side = self.pos_embed_window.shape[-1]
-        window = self.pos_embed_window.repeat(1, 1, -(-height // side), -(-width // side))
-        return (image + window[..., :height, :width]).permute(0, 2, 3, 1)
+        window = self.pos_embed_window.permute(0, 2, 3, 1)
+        side = window.shape[1]
+        down, right = (F.pad(between(self.pos_embed, n), (0, 0, 0, -n % side)) for n in (height, width))
+        image = torch.einsum("yr,bcrk,xk->byxc", down, self.pos_embed, right)
+        cells = image.unflatten(2, (-1, side)).unflatten(1, (-1, side)) + window[:, None, :, None]  # 1 m s n s c
+        return cells.flatten(1, 2).flatten(2, 3)[:, :height, :width]
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
         least = STRIDE * 8  # below, the last stage would have no token
         x = F.pad(x, (0, max(0, least - x.shape[3]), 0, max(0, least - x.shape[2])))
-        x = self.patch_embed(x).permute(0, 2, 3, 1)
+        x = self.patch_embed(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
         x = x + self.positions(x.shape[1], x.shape[2])
         features = {}
         for i, block in enumerate(self.blocks):
