@@ -134,6 +134,11 @@ def test_low_rank_terms_are_all_that_learns_and_are_merged_in_files(tmp_path: Pa
     assert any(name.startswith("decoder.") for name in moved(half.best, before))
 
 
+def test_low_rank_terms_from_words() -> None:
+    recipe = SHORT.override(['lora={"attention": 4}', "trained=decoder"])
+    assert (recipe.lora, recipe.trained) == ({"attention": 4}, "decoder")
+
+
 def test_sam_learns_from_images(tmp_path: Path) -> None:
     small = {"backbone": "vit_b", "side": 32, "patch": 8, "width": 16, "depth": 1, "heads": 2, "whole": (), "window": 2}
     options = {**small, "channels": 32, "decoder_heads": 4, "decoder_hidden": 16, "mask_channels": 4}
