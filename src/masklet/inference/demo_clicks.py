@@ -62,8 +62,8 @@ ASKED: Mapping[str, tuple[Ask, ...]] = MappingProxyType(
     }
 )
 COIN = (347.0, 186.5, 31.0)  # x, y and radius of the largest of the coins, in pixels of its photograph
-FRAMES = 16
-STRIP = (0, 5, 10, 15)  # frames of the clip that the page shows
+FRAMES = 24
+STRIP = (0, 8, 16, 23)  # frames of the clip that the page shows
 CLICKS = 3
 SETS = MappingProxyType({"davis2016": "davis:", "pets": "pets:", "nuclei": "nuclei:"})  # folder: kind of data
 
@@ -126,8 +126,8 @@ def rolling_coin(coins: Path, ground: Path, frames: int = FRAMES) -> Clip:
     rows, columns = np.mgrid[: back.height, : back.width] + 0.5
     images, masks = [], []
     for t in np.linspace(0, 1, frames):
-        size = radius * (0.9 + 0.7 * t)
-        middle = 0.12 * back.width + 0.74 * back.width * t, back.height * (0.72 - 0.45 * np.sin(np.pi * t))
+        size = radius * (1.2 + 0.5 * t)
+        middle = back.width * (0.15 + 0.65 * t), back.height * (0.65 - 0.3 * np.sin(np.pi * t))
         turned = coin.rotate(-360 * t, Image.Resampling.BICUBIC).resize((round(2 * size), round(2 * size)))
         laid = back.copy()
         laid.paste(turned, (round(middle[0] - size), round(middle[1] - size)))
