@@ -115,5 +115,5 @@ def test_memory_read_in_bfloat16() -> None:
     features, grid = torch.randn(2, 64, 16, 16), sine_grid(16, 16, 64)
     want = attention(features, grid, recalled)
     with torch.autocast("cpu", torch.bfloat16):
-        got = attention(features, grid, recalled)
-    assert 1e-5 < off(got.float(), want) < 0.02
+        for given in (features, features.bfloat16()):
+            assert 1e-5 < off(attention(given, grid.to(given.dtype), recalled).float(), want) < 0.02

@@ -139,6 +139,7 @@ class RotaryAttention(nn.Module):
         A weighted mean of W v is W times the mean of v; attention then reads 64 channels where it would read 256.
         """
         dtype, e = products(q), self.q.out_features // self.heads
+        q, k = q.to(self.q.weight.dtype), k.to(self.k.weight.dtype)
         with torch.autocast("cpu", enabled=False):
             mix = self.out.weight.unflatten(1, (self.heads, e)).transpose(0, 1)
             mix = mix @ self.v.weight.unflatten(0, (self.heads, e))
@@ -152,7 +153,7 @@ class RotaryAttention(nn.Module):
                 for head in range(self.heads):
                     mean = averaged(queries[i, head], keys[head], v[i], e**-0.5)
                     out[i].addmm_(mean.to(out.dtype), mix[head].T)
-        return out
+        return out.to(dtype)
 
 
 class MemoryLayer(nn.Module):
