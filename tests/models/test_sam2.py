@@ -470,3 +470,20 @@ def test_knobs_of_the_ablations(options: dict[str, Any], video: Tensor) -> None:
         found, memory = model.step(model.embed(video[[at]]), memory, at=at)
     assert found.logits.isfinite().all()
     assert memory.prompted[0].map.dtype == (torch.float32 if "half_memory" in options else torch.bfloat16)
+
+
+@torch.inference_mode()
+def test_bytes_are_resized_as_the_authors_resize_frames() -> None:
+    """Against Pillow, which they use: to a byte; and a picture of the right size is only divided by 255."""
+    from PIL import Image
+
+    model, seen = tiny(), []
+    model.encoder.normalize.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    frame = torch.randint(0, 256, (3, 37, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    embedding = model.embed(frame[None])
+    assert embedding.size == (37, 90)
+    small = Image.fromarray(frame.permute(1, 2, 0).numpy()).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    want = torch.tensor(list(small.tobytes())).view(SIDE, SIDE, 3).permute(2, 0, 1)
+    assert float((seen[0][0] * 255 - want).abs().max()) < 1.01
+    model.embed(frame[None, :, :, :37].repeat(1, 1, 2, 2)[:, :, :SIDE, :SIDE])
+    assert torch.equal(seen[1][0, :, :37, :37], frame[:, :, :37].float() / 255)

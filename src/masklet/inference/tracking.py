@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from masklet.data.images import to_float
 from masklet.inference.frames import KEPT, open_frames
 from masklet.models.base import evaluating
 from masklet.models.prompting import Embedding, Queries, check, enlarged
@@ -355,7 +354,7 @@ class VideoSession:
 
     def _embedding(self, at: int) -> Embedding:
         if at not in self._seen:
-            self.look(at, self.model.embed(to_float(self.frames[at])[None].to(self.device)))
+            self.look(at, self.model.embed(self.frames[at][None].to(self.device)))
         return self._seen[at]
 
     def look(self, at: int, embedding: Embedding) -> None:
@@ -424,7 +423,7 @@ def propagate_together(
                 except IndexError:
                     continue
         for group in ready.values():
-            images = torch.stack([to_float(sessions[i].frames[at]) for i, at in group])
+            images = torch.stack([sessions[i].frames[at] for i, at in group])
             first = sessions[group[0][0]]
             with first._computing():
                 seen = first.model.embed(images.to(first.device))

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
+from masklet.data.images import to_float
 from masklet.models.base import extends
 from masklet.models.prompted_training import Prompting, prompted_losses
 from masklet.models.prompting import Answers, Embedding, Queries, ask, clicked, predict_prompts
@@ -132,13 +133,18 @@ class SAM2(nn.Module):
         self.absence = Absence(narrow) if absence else None
         self.shrink = nn.Conv2d(1, 1, 4, 4)  # a drawn mask as a rough mask, where its pointer is asked for
 
-    def embed(self, images: Float[Tensor, "b 3 h w"]) -> Embedding:
-        """Images (RGB, 0..1) of any size, looked at once: everything that prompts need of them."""
+    def embed(self, images: Float[Tensor, "b 3 h w"] | UInt8[Tensor, "b 3 h w"]) -> Embedding:
+        """Images (RGB) of any size, looked at once: everything that prompts need of them.
+
+        Floats in 0..1 are resized as floats, bytes (on processors) as bytes in a quarter of the time, which is what the
+        authors do with photographs and with frames.
+        """
         square = (self.side, self.side)
         size = images.shape[2], images.shape[3]
+        images = images if images.device.type == "cpu" else to_float(images)
         if size != square:
             images = F.interpolate(images, square, mode="bilinear", antialias=True)
-        features, skips = self.encoder(images, self.decoder.skips)
+        features, skips = self.encoder(to_float(images), self.decoder.skips)
         positions = self.prompts.positions.grid(features.shape[2], features.shape[3]).to(features.dtype)
         return Embedding(features, skips, positions, size, square, square)
 
@@ -378,12 +384,13 @@ def sam2(
     so many `prompted` ones (None: all); `pointers` says how many frames these reach back. With
     `half_memory` maps are kept in bfloat16, as the published predictor keeps them. Memory attention has
     `own_layers`, `memory_layers` and `memory_hidden` units, with `rotary` positions or without. Levels in `enriched`
-    get the level above by `fuse`, "sum" or "mean". `version` is "2.1" or "2". For small models: prompts `drawn` as spots
-    of that radius beside the rough mask, blocks of `mixing` before and after the mask decoder's transformer, `norm`
-    "frozen" keeps the backbone's batch norms as they come, `level_norm` norms the maps of the backbone, and `follow`
-    gives frames without prompts the last frame's mask as a rough one (MaskTrack, Perazzi et al., 2017) beside the memory.
-    Of Hieras only: `width`, `depths` of the stages, which blocks see the `whole` image, and whether positions inside the
-    attention are `relative`.
+    get the level above by `fuse`, "sum" or "mean". `version` is "2.1" or "2". Of Hieras only: `width`, `depths` of the
+    stages, which blocks see the `whole` image, and whether positions inside the attention are `relative`.
+
+    For small models: prompts `drawn` as spots of that radius beside the rough mask, blocks of `mixing` before and after
+    the mask decoder's transformer, `norm` "frozen" keeps the backbone's batch norms as they come, `level_norm` norms
+    the maps of the backbone, and `follow` gives frames without prompts the last frame's mask as a rough one (MaskTrack,
+    Perazzi et al., 2017) beside the memory.
     """
     if num_classes != 1:
         raise UserError(f"num_classes is {num_classes}", hint="a prompt says which object is meant, not what it is")
