@@ -54,7 +54,7 @@ class PromptableRecipe:
     """Every choice of a training with prompts. Saved inside each checkpoint, so that a result can be repeated."""
 
     # kind:path of data with masks -> how often it is drawn; options follow a question mark, as in
-    # "davis:DAVIS?split=all&without=dog,libby"; "moving" draws shapes
+    # "davis:DAVIS?split=all&without=dog,libby&whole=0.2" (see Share); "moving" draws shapes
     data: Mapping[str, float]
     val_data: str = DRAWN  # clips that are followed from a click and from the mask of the first frame
     model: str = "sam2"
@@ -259,5 +259,6 @@ def validation_clips(recipe: PromptableRecipe, side: int) -> Sequence[Clip]:
 def _share(name: str, split: str, weight: float = 1.0) -> Share:
     text, _, rest = name.partition("?")
     options = {"split": split, **dict(parse_qsl(rest, strict_parsing=bool(rest)))}
+    whole = float(options.pop("whole", 0.5))
     source: Any = open_source(text, **options)
-    return Share(source, weight)
+    return Share(source, weight, whole)
