@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-PIECE = 2**21  # numbers of the widest intermediate result in a piece of work
-QUERIES, KEYS = 512, 1024  # of a block of scores in float32
-SCORES, FEWEST, MOST = 2**23, 64, 256  # in bfloat16: numbers in a block of scores, and how many queries it may have
+PIECE = 2**22  # numbers of the widest intermediate result in a piece of work
+QUERIES, KEYS = 2048, 1024  # of a block of scores in float32
+SCORES, FEWEST, MOST = 2**24, 64, 512  # in bfloat16: numbers in a block of scores, and how many queries it may have
 
 
 def blockwise(x: Tensor) -> bool:
