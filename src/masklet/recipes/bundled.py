@@ -124,7 +124,7 @@ RECIPES: Mapping[str, SemanticRecipe | InstanceRecipe | PromptableRecipe] = Mapp
             validate_every=5,
         ),
         "nuclei": NUCLEI,
-        "click": click.STAGES["large"],
+        "click": click.STAGES["last"],
     }
 )
 SOURCES: Mapping[str, str] = MappingProxyType(
@@ -149,7 +149,7 @@ def train(name: str, data_root: Path, out: Path, words: Sequence[str] = (), prog
     """Trains (or continues) bundled model `name` in `out`; `words` are `key=value` changes to its recipe."""
     if name not in RECIPES:
         raise unknown("bundled model", name, RECIPES)
-    if name == "click":  # in two stages, each with a recipe of its own
+    if name == "click":  # in stages, each with a recipe of its own
         return click.train(data_root, out, words, progress)
     known: Any = RECIPES[name]
     kind, _, folder = known.data.partition(":")
