@@ -35,7 +35,7 @@ coverage: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 bench: $(VENV)/.bench      ## timings side by side with peers, one JSON line a case
-	@for f in masks boxes ap matting panoptic semantic vos overlay startup click; do OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/$$f.py || exit 1; done
+	@for f in masks boxes ap matting panoptic semantic vos overlay startup click promptable sam2 frames; do OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/$$f.py || exit 1; done
 
 train-bundled: $(VENV)/.dev   ## the five checkpoints in src/masklet/weights/bundled, from the data in DATA
 	@for name in street flood pets nuclei click; do $(BIN)/python -m masklet.recipes.bundled $$name --data-root $(DATA) --out $(OUT)/$$name --install || exit 1; done

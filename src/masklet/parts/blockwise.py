@@ -3,7 +3,7 @@
 What does not fit comes from the memory again at every step, and what is larger than 32 MB is new memory each time,
 which the system clears first. torch's attention on CPUs multiplies in float32 even where its numbers are bfloat16;
 plain products do not, on processors that have them. In float32 oneDNN multiplies a tenth faster than MKL, which torch
-asks (docs/decisions/0008).
+asks (docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 PIECE = 2**22  # numbers of the widest intermediate result in a piece of work
 QUERIES, KEYS = 2048, 1024  # of a block of scores in float32
-SCORES, FEWEST, MOST = 2**24, 64, 512  # in bfloat16: numbers in a block of scores, and how many queries it may have
+SCORES, FEWEST, MOST = 2**23, 64, 256  # in bfloat16: numbers in a block of scores, and how many queries it may have
 
 
 def blockwise(x: Tensor) -> bool:
