@@ -9,6 +9,7 @@ from PIL import Image
 
 import masklet
 from masklet.recipes import bundled, click_scores
+from masklet.recipes.click import STAGES
 from masklet.weights import CATALOG, read_note
 
 TINY = ['options={"base":4,"depth":2}', "lr_factors={}", "epochs=2", "batch=4", "crop=[24,24]", "warm_up_epochs=0"]
@@ -59,7 +60,7 @@ def test_click_is_scored_by_clicks(tmp_path, monkeypatch, capsys):
     options |= {"memory_channels": 8, "memory_hidden": 8, "own_layers": 1, "memory_layers": 1}
     each = ['data={"moving":1}', "val_data=moving", f"options={json.dumps(options)}", "epochs=1", "steps=2"]
     each += ["images=2", "clips=1", "frames=3", "rounds=1", "val_limit=1", "lr_factors={}", "monitor=jf"]
-    changes = [f"{stage}.{word}" for stage in ("small", "large") for word in each]
+    changes = [f"{stage}.{word}" for stage in STAGES for word in each]
     assert bundled.main(["click", "--data-root", str(root), "--out", str(tmp_path / "out"), *changes]) == 0
     model_file, card_file = capsys.readouterr().out.split()
     assert set(read_note(model_file)["scores"]) >= {"iou@1", "iou@3", "iou@5", "box", "iou@3/nuclei"}
