@@ -77,7 +77,8 @@ class Everything:
 
 
 SAM2 = Everything(score=0.8)  # what SAM 2's own generator has
-SMALL = Everything(points=24, score=0.5, stability=0.6, overlap=0.5, smallest=64, batch=16, most=96)  # seconds on a processor
+# For small models of ours: borders are less sure, and a photograph takes seconds on a processor.
+SMALL = Everything(points=24, score=0.5, stability=0.6, overlap=0.5, smallest=64, batch=16, most=96)
 
 
 def usual(model: Any) -> Everything:
