@@ -36,7 +36,7 @@ def test_it_fits_the_wheel(model):
 def test_pets_are_found_in_three_clicks_or_a_box(model):
     data = evenly(open_source(f"pets:{shared('data', 'pets')}", "val"), 6)
     found = measure_prompts(model, data, clicks=3).compute()
-    assert found["iou@1"] > 0.45  # a face is a thing too
+    assert found["iou@1"] > 0.6  # a face is a thing too
     assert found["iou@3"] > 0.85
     assert measure_prompts(model, data, "box").compute()["iou@1"] > 0.8
 

@@ -78,7 +78,7 @@ class Everything:
 
 SAM2 = Everything(score=0.8)  # what SAM 2's own generator has
 # For small models of ours: borders are less sure, and a photograph takes seconds on a processor.
-SMALL = Everything(points=24, score=0.5, stability=0.6, overlap=0.5, smallest=64, batch=16, most=96)
+SMALL = Everything(points=24, score=0.7, stability=0.7, overlap=0.5, smallest=64, batch=16, most=96)
 
 
 def usual(model: Any) -> Everything:
