@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from masklet.data.davis_writer import write_davis_png
+from masklet.data.images import to_float
 from masklet.data.sources import open_source
 from masklet.inference.evaluate_vos import measure_vos
 from masklet.inference.scores.vos import score_jf
@@ -42,6 +43,7 @@ class Still(nn.Module):
 
     def embed(self, images: torch.Tensor) -> Embedding:
         size = (images.shape[2], images.shape[3])
+        images = to_float(images)
         return Embedding(images, (), images[0], size, size, size)
 
     @staticmethod

@@ -190,3 +190,11 @@ def test_uninitialised_still_sets_constants():
     with uninitialised():
         nn.Linear(100, 100)
     assert torch.equal(torch.rand(1), before)
+
+
+def test_uninitialised_has_no_singular_vectors_to_look_for():
+    """Fresh memory may hold NaN, which a decomposition refuses; what it gives is overwritten anyway."""
+    with uninitialised():
+        u, s, v = torch.linalg.svd(torch.full((3, 4), float("nan")), full_matrices=False)
+    assert (u.shape, s.shape, v.shape) == ((3, 3), (3,), (3, 4))
+    assert s.isfinite().all()

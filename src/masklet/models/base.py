@@ -293,7 +293,8 @@ class _SkipRandom(TorchFunctionMode):
     """Turns what fills a tensor at random into no-ops.
 
     Draws of a tensor itself become their mean or lower end instead: `nn.init.trunc_normal_` draws again and again until
-    all values lie within its bounds, and what happens to be in fresh memory never would.
+    all values lie within its bounds, and what happens to be in fresh memory never would. So do singular vectors, which
+    a matrix with NaN in it does not have.
     """
 
     INIT = ("uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_")
@@ -306,4 +307,6 @@ class _SkipRandom(TorchFunctionMode):
             return args[0] if args else kwargs["tensor"]
         if func in self.DRAWS:
             return args[0].fill_(args[1] if len(args) > 1 else kwargs.get(self.DRAWS[func], 0.0))
+        if func is torch.linalg.svd:
+            return func(torch.zeros_like(args[0]), *args[1:], **kwargs)
         return func(*args, **kwargs)
