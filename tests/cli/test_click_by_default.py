@@ -70,13 +70,13 @@ def test_prompts_need_no_model(photo: Path, tmp_path: Path, words: list[str]) ->
 
 def test_small_things_are_looked_at_closer(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a session of clicks does; `masklet.inference.zoom` decides what is small."""
-    seen = []
+    seen, answered = [], zoom.answer
 
     def answer_and_note(*words: Any, **options: Any) -> Any:
         seen.append(options["zoom"])
-        return zoom.answer(*words, **options)
+        return answered(*words, **options)
 
-    monkeypatch.setattr("masklet.inference.asked.answer", answer_and_note)
+    monkeypatch.setattr("masklet.inference.zoom.answer", answer_and_note)
     words = ("--box", "10,5,42,36", "--point", "3,3:other", "--precision", "fp32", "--formats", "coco,json")
     answer("predict", photo, *words, "--out", tmp_path / "out")
     assert seen == [zoom.Zoom()] * 2

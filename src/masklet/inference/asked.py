@@ -16,8 +16,8 @@ from masklet.data.images import as_batch, read_labels
 from masklet.inference.click import look, one_picture, promptable
 from masklet.inference.cutting import Cutter, cut_out, read_scribble, refine
 from masklet.inference.everything import Everything, everything
-from masklet.inference.zoom import Zoom, answer, zoom_of
-from masklet.models.prompting import ask, check
+from masklet.inference.zoom import Looked, Zoom, zoom_of
+from masklet.models.prompting import check
 from masklet.structures import Classes, Instances, Masks, Prompt
 from masklet.structures.errors import UserError
 
@@ -107,13 +107,9 @@ class Asked(nn.Module):
         for prompt in prompts:
             check(prompt, size)  # before the picture is looked at, which takes a while
         picture = one_picture(image)
-        embedding = look(self.model, picture)
-        if self.zoom is None:
-            found = [ask(self.model, embedding, prompts)]
-        else:
-            found = [answer(self.model, picture, embedding, prompt, zoom=self.zoom) for prompt in prompts]
+        seen = Looked(self.model, picture, look(self.model, picture), self.zoom)
         masks, scores = list[Any](), list[Tensor]()
-        for answers in found:
+        for answers in seen.answers(prompts):
             own = answers.instances(self.model.classes)
             assert own.masks is not None
             masks, scores = [*masks, *own.masks.items], [*scores, own.scores]

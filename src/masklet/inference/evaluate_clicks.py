@@ -16,9 +16,9 @@ from masklet.inference.click import look, promptable
 from masklet.inference.clicking import simulate
 from masklet.inference.cutting import Cutter
 from masklet.inference.image import Predictor, Settings
-from masklet.inference.zoom import Zoom, answer, zoom_of
+from masklet.inference.zoom import Looked, Zoom, zoom_of
 from masklet.metrics.clicks import ClickScore
-from masklet.models.prompting import Answers, Embedding, ask
+from masklet.models.prompting import Answers
 from masklet.ops.clicks import SAM2, Click, ClickRule, next_click
 from masklet.structures import Prompt, Sample
 from masklet.structures.errors import UserError
@@ -112,7 +112,7 @@ def outcomes(
                 yield from (_cut(model, sample, truth, known, protocol, clicks, rule) for truth in truths)
                 continue
             embedding = look(model, sample.image) if embedding is None else embedding
-            asked = Asked(model, sample.image, embedding, closer)
+            asked = Looked(model, sample.image, embedding, closer)
             if protocol == "box":
                 yield from _boxed(asked, sample.name, truths, known)
             else:
@@ -124,27 +124,8 @@ def outcomes(
             break
 
 
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """A picture that a model has looked at, for questions about several of its objects."""
-
-    model: Any
-    image: Tensor
-    embedding: Embedding
-    zoom: Zoom | None
-
-    def answers(self, prompts: Sequence[Prompt], last: Sequence[Answers | None]) -> list[Answers]:
-        """To each prompt, starting from the last answer. All at once, unless each has a window of its own."""
-        if self.zoom is not None:
-            each = zip(prompts, last, strict=True)
-            return [answer(self.model, self.image, self.embedding, said, one, self.zoom) for said, one in each]
-        known = [one.best for one in last if one is not None]
-        found = ask(self.model, self.embedding, prompts, torch.cat(known) if known else None)
-        return [found[i : i + 1] for i in range(len(prompts))]
-
-
 def _clicked(
-    asked: Asked, name: str, truths: Sequence[Mask], known: Mask | None, clicks: int, rule: ClickRule
+    asked: Looked, name: str, truths: Sequence[Mask], known: Mask | None, clicks: int, rule: ClickRule
 ) -> list[Outcome]:
     """As `simulate` does with a `Clicker`, for several objects at once: each click refines the last answer."""
     masks = [torch.zeros_like(truth) for truth in truths]
@@ -171,8 +152,8 @@ def _clicked(
     return [Outcome(name, tuple(true), tuple(said)) for true, said in zip(ious, predicted, strict=True)]
 
 
-def _boxed(asked: Asked, name: str, truths: Sequence[Mask], known: Mask | None) -> Iterator[Outcome]:
-    found = asked.answers([_box(truth) for truth in truths], [None] * len(truths))
+def _boxed(asked: Looked, name: str, truths: Sequence[Mask], known: Mask | None) -> Iterator[Outcome]:
+    found = asked.answers([_box(truth) for truth in truths])
     for truth, one in zip(truths, found, strict=True):
         yield Outcome(name, (_iou(one.dense()[0].cpu(), truth, known),), (float(one.score[0]),))
 

@@ -8,6 +8,7 @@ the object, once as long as the window fits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from masklet.models.base import evaluating
 from masklet.models.prompting import Answers, Embedding, ask, enlarged, on_grid
 from masklet.structures import Prompt
 
-__all__ = ["Zoom", "answer", "zoom_of"]
+__all__ = ["Looked", "Zoom", "answer", "zoom_of"]
 
 FULL = 1024  # pixels a side that the published models see
 LIMIT = 32.0  # of logits that are fed back
@@ -96,6 +97,26 @@ def answer(
         return ask(model, closer, prompt, recast(answers, closer))
     found = ask(model, closer, prompt)
     return found if float(found.score[0]) > float(answers.score[0]) else answers
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """A picture that a model has looked at, for questions about several of its objects."""
+
+    model: Any
+    image: Tensor
+    embedding: Embedding
+    zoom: Zoom | None
+
+    def answers(self, prompts: Sequence[Prompt], last: Sequence[Answers | None] | None = None) -> list[Answers]:
+        """To each prompt, starting from the last answer. All at once, unless each has a window of its own."""
+        last = [None] * len(prompts) if last is None else last
+        if self.zoom is not None:
+            each = zip(prompts, last, strict=True)
+            return [answer(self.model, self.image, self.embedding, said, one, zoom=self.zoom) for said, one in each]
+        known = [one.best for one in last if one is not None]
+        found = ask(self.model, self.embedding, prompts, torch.cat(known) if known else None)
+        return [found[i : i + 1] for i in range(len(prompts))]
 
 
 def looked_at(model: Any, image: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"], window: Window) -> Embedding:
